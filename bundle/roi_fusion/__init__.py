@@ -1,0 +1,22 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""ROI Fusion: fuse a patient's MRI and head CT by ROI-guided diffusion and segment the stroke lesion.
+
+For research, not for diagnosis.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_MODULES = {module.name for module in pkgutil.iter_modules(__path__)}
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a submodule when it is first named: config expressions can import ``roi_fusion`` but no dotted name."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

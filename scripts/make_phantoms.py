@@ -1,0 +1,47 @@
+#!/usr/bin/env python
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Make a data set of registered MRI and head CT phantoms with known brain, bone and lesion masks."""
+
+from _cli import main
+
+from roi_fusion.lesions import PackedLesions
+from roi_fusion.phantoms import PhantomConfig, write_phantoms
+from tqdm import tqdm
+
+
+def make_phantoms(
+    output_dir: str,
+    num_cases: int,
+    shape: tuple[int, int, int] = (256, 256, 26),
+    spacing_mm: tuple[float, float, float] = (0.9, 0.9, 6.0),
+    contrast: str = "random",
+    lesions: str = "procedural",
+    lesion_ids: str | None = None,
+    misregistration_mm: float = 0.0,
+    seed: int = 0,
+) -> None:
+    """Write cases <output_dir>/phantom_NNNN/{mri,ct,lesion_mask,brain_mask,bone_mask}.nii.gz and dataset.json.
+
+    Args:
+        output_dir: folder to write to.
+        num_cases: number of cases.
+        shape: voxels along x, y, z, as 256,256,26.
+        spacing_mm: voxel size along x, y, z in mm, as 0.9,0.9,6.
+        contrast: adc, dwi, flair, t2, t1, several as adc,dwi to draw from, or random for all five.
+        lesions: procedural, or a packed .npz file of real masks in MNI space.
+        lesion_ids: FIRST:LAST, which masks of the file to draw from, as 0:800.
+        misregistration_mm: move the CT by up to this many mm and turn it by up to as many degrees.
+        seed: the same seed gives the same voxels.
+    """
+    config = PhantomConfig(
+        shape=tuple(shape), spacing_mm=tuple(spacing_mm), contrast=contrast, misregistration_mm=misregistration_mm
+    )
+    packed = None if lesions == "procedural" else PackedLesions(lesions, lesion_ids)
+    cases = write_phantoms(output_dir, num_cases, config, lesions=packed, seed=seed)
+    for _ in tqdm(cases, total=num_cases, desc="phantoms", unit="case"):
+        pass
+    print(f"{num_cases} cases in {output_dir}")
+
+
+if __name__ == "__main__":
+    main(make_phantoms)
