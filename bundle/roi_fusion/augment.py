@@ -1,0 +1,83 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Random transforms for training that MONAI does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.transforms import Randomizable, Transform, create_rotate
+
+from .errors import InputError
+
+__all__ = ["RandRegistrationJitterd"]
+
+
+class RandRegistrationJitterd(Randomizable, Transform):
+    """Move the CT against the MRI by a small rigid transform, as an imperfect registration does.
+
+    ``ct``, ``bone``, ``dense`` and ``head`` move; ``image``, ``label`` and ``brain`` stay. The head mask comes from the CT, so
+    both volumes are cut by the moved head; what either has not seen there is filled with its air value.
+
+    Args:
+        prob: share of samples that are moved.
+        shift_mm: largest translation along each axis.
+        rotation_degrees: largest rotation about each axis.
+    """
+
+    def __init__(self, prob: float = 0.8, shift_mm: float = 2.0, rotation_degrees: float = 2.0) -> None:
+        if min(prob, shift_mm, rotation_degrees) < 0 or prob > 1:
+            raise InputError(
+                f"registration jitter: wanted 0 ≤ prob ≤ 1 and limits of 0 or more, came {prob}, {shift_mm}, {rotation_degrees}"
+            )
+        self.prob, self.shift_mm, self.rotation_degrees = prob, shift_mm, rotation_degrees
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        moved = self.R.random() < self.prob
+        shift = self.R.uniform(-1, 1, 3) * self.shift_mm
+        angles = np.deg2rad(self.R.uniform(-1, 1, 3) * self.rotation_degrees)
+        if not moved or not (self.shift_mm or self.rotation_degrees):
+            return d
+        image, ct, head = d["image"], d["ct"], d["head"]
+        spacing = [float(s) for s in image.pixdim[:3]] if hasattr(image, "pixdim") else [1.0] * 3
+        inside = head.as_tensor() > 0 if hasattr(head, "as_tensor") else head > 0
+        intensity = d["intensity"]
+        ct_air = (intensity["lower"] - intensity["ct_mean"]) / intensity["ct_std"]
+        mri_air = float(torch.as_tensor(image)[inside].min()) if bool(inside.any()) else 0.0
+        plain = {k: torch.as_tensor(d[k]).float() for k in ("ct", "bone", "dense", "head")}
+        plain["ct"] = torch.where(inside, plain["ct"], torch.full_like(plain["ct"], float(ct_air)))
+        stack = torch.cat([plain[k] for k in ("ct", "bone", "dense", "head")])
+        warped = rigid_resample(stack, spacing, angles, shift)
+        new_head = warped[3:4] > 0.5
+        for key, channel in (("bone", 1), ("dense", 2)):
+            d[key] = _refill(d[key], (warped[channel : channel + 1] > 0.5) & new_head)
+        d["ct"] = _refill(ct, torch.where(new_head, warped[:1], torch.zeros_like(warped[:1])))
+        mri = torch.where(inside, torch.as_tensor(image), torch.full_like(torch.as_tensor(image), mri_air))
+        d["image"] = _refill(image, torch.where(new_head, mri, torch.zeros_like(mri)))
+        d["head"] = _refill(head, new_head)
+        return d
+
+
+def rigid_resample(
+    stack: torch.Tensor, spacing_mm: Sequence[float], angles_rad: Sequence[float], shift_mm: Sequence[float]
+) -> torch.Tensor:
+    """Resample ``[C, X, Y, Z]`` under a rotation about the centre and a shift in mm: linear, edge values outside."""
+    rotation = np.asarray(create_rotate(3, tuple(float(a) for a in angles_rad)))[:3, :3]
+    half = np.array([(n - 1) / 2 * s for n, s in zip(stack.shape[1:], spacing_mm)])
+    half = np.maximum(half, 1e-6)
+    # grid_sample works in units of the half extent with the axes reversed: theta = H⁻¹·R·H, then flip both sides.
+    theta = np.concatenate([rotation * half[None] / half[:, None], (np.asarray(shift_mm) / half)[:, None]], 1)
+    flipped = np.concatenate([theta[::-1, 2::-1], theta[::-1, 3:]], 1)
+    grid = F.affine_grid(torch.tensor(flipped.copy(), dtype=stack.dtype)[None], [1, *stack.shape], align_corners=True)
+    return F.grid_sample(stack[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+
+
+def _refill(like: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """`values` with type and place of `like`."""
+    out = like.clone()
+    out[...] = values.to(like.dtype)
+    return out

@@ -1,0 +1,105 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Intensity maps and their inverses: HU companding, the soft knee of the MRI scale, and the way back to MRI units.
+
+A volume passes through scaled units ([0.05, 1] for ordinary tissue, see ``preprocessing`` in the configs) to normalised
+units (mean 0, standard deviation 1 over the head, exactly 0 outside). :class:`IntensityMap` holds one case's constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["HU_POINTS", "SCALED_POINTS", "IntensityMap", "compand_hu", "expand_hu", "soft_knee", "undo_soft_knee"]
+
+#: Fixed points of the companding: air, fat, water, blood, spongy bone and dense bone; brain (0…80 HU) gets a third of the
+#: range. A plain window of ±1000 HU would leave grey and white matter 0.004 apart.
+HU_POINTS = (-1000.0, -100.0, 0.0, 80.0, 300.0, 1500.0)
+SCALED_POINTS = (0.05, 0.15, 0.25, 0.60, 0.72, 1.0)
+
+
+def _interpolate(x: torch.Tensor, xs: Sequence[float], ys: Sequence[float]) -> torch.Tensor:
+    """Piecewise linear through ``(xs, ys)``, constant outside; differentiable in `x`."""
+    knots, values = (torch.tensor(p, dtype=x.dtype, device=x.device) for p in (xs, ys))
+    slopes = (values[1:] - values[:-1]) / (knots[1:] - knots[:-1])
+    clamped = x.clamp(xs[0], xs[-1])
+    piece = (torch.bucketize(clamped.detach(), knots, right=True) - 1).clamp(0, len(xs) - 2)
+    return values[piece] + slopes[piece] * (clamped - knots[piece])
+
+
+def compand_hu(
+    hu: torch.Tensor, hu_points: Sequence[float] = HU_POINTS, scaled_points: Sequence[float] = SCALED_POINTS
+) -> torch.Tensor:
+    """CT numbers → [0.05, 1] by a monotone, piecewise linear map; beyond the end points it is constant."""
+    return _interpolate(hu, hu_points, scaled_points)
+
+
+def expand_hu(
+    scaled: torch.Tensor, hu_points: Sequence[float] = HU_POINTS, scaled_points: Sequence[float] = SCALED_POINTS
+) -> torch.Tensor:
+    """Inverse of :func:`compand_hu` between its end points."""
+    return _interpolate(scaled, scaled_points, hu_points)
+
+
+def soft_knee(x: torch.Tensor, lower: float = 0.05, upper: float = 1.0, room: float = 1.0) -> torch.Tensor:
+    """Identity on [`lower`, `upper`]; beyond, ``u → u/(1+u)`` towards 0 below and `upper` + `room` above.
+
+    The slope is continuous at both ends. An outlier of any size stays below `upper` + `room`, while a lesion at twice the
+    99th percentile keeps half of its excess: a hard clip would flatten it, no limit would let one voxel set the scale.
+    """
+    above = ((x - upper) / room).clamp(min=0)
+    below = ((lower - x) / lower).clamp(min=0)
+    return x.clamp(lower, upper) + room * above / (1 + above) - lower * below / (1 + below)
+
+
+def undo_soft_knee(y: torch.Tensor, lower: float = 0.05, upper: float = 1.0, room: float = 1.0) -> torch.Tensor:
+    """Inverse of :func:`soft_knee`. From 0.98 of the way to a bound on it continues straight, so it accepts any value."""
+    return y.clamp(lower, upper) + room * _undo_ratio((y - upper) / room) - lower * _undo_ratio((lower - y) / lower)
+
+
+def _undo_ratio(v: torch.Tensor, straight_from: float = 0.98) -> torch.Tensor:
+    bent = v.clamp(0, straight_from)
+    return bent / (1 - bent) + (v - straight_from).clamp(min=0) / (1 - straight_from) ** 2
+
+
+@dataclass(frozen=True)
+class IntensityMap:
+    """Constants of one case's normalisation, and the maps that they define.
+
+    Attributes:
+        mri_low, mri_high: MRI units that scaled to `lower` and `upper` (the 1st and 99th percentile).
+        mri_mean, mri_std: of the scaled MRI over the head.
+        ct_mean, ct_std: of the companded CT over the head.
+        lower, upper, room: of the soft knee.
+    """
+
+    mri_low: float
+    mri_high: float
+    mri_mean: float
+    mri_std: float
+    ct_mean: float
+    ct_std: float
+    lower: float = 0.05
+    upper: float = 1.0
+    room: float = 1.0
+
+    @classmethod
+    def from_case(cls, intensity: Mapping[str, float | torch.Tensor]) -> IntensityMap:
+        """From the ``intensity`` entry of one case, as :class:`~roi_fusion.transforms.RecordIntensityd` leaves it."""
+        return cls(**{k: float(intensity[k]) for k in cls.__dataclass_fields__ if k in intensity})
+
+    def normalised_to_mri_units(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised units → units of the MRI as it came."""
+        scaled = undo_soft_knee(x.double() * self.mri_std + self.mri_mean, self.lower, self.upper, self.room)
+        slope = (self.mri_high - self.mri_low) / (self.upper - self.lower)
+        return (self.mri_low + (scaled - self.lower) * slope).float()
+
+    def normalised_to_mri_scale(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised units → the MRI's scaled units, in which metrics compare (data range 1)."""
+        return x * self.mri_std + self.mri_mean
+
+    def normalised_to_ct_scale(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised units → companded CT units, in which metrics compare (data range 1)."""
+        return x * self.ct_std + self.ct_mean

@@ -1,0 +1,396 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Dictionary transforms of the bundle, for what MONAI has no transform of its own.
+
+Keys: ``image`` (MRI), ``ct``, ``label`` (lesion), ``brain``, ``bone``, ``dense`` (blood or calcium in the brain), ``head``,
+``intensity`` (constants of the normalisation), ``label_known``. Volumes are ``[1, X, Y, Z]`` MetaTensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, Orientation, ResampleToMatch, Transform
+
+from .errors import InputError
+from .intensity import HU_POINTS, SCALED_POINTS, compand_hu, soft_knee
+from .roi_masks import bone_mask, brain_mask, head_mask, hyperdense_mask
+
+__all__ = [
+    "CheckVolumesd",
+    "CompandHUd",
+    "CompleteCased",
+    "FillUnknownLabeld",
+    "HeadMaskd",
+    "MatchGridd",
+    "RecordMeanStdd",
+    "RecordPercentilesd",
+    "RoiMasksd",
+    "SoftKneed",
+    "ThickAxisLastd",
+    "file_of",
+    "spacing_of",
+]
+
+_NAMES = {"image": "MRI", "ct": "CT", "label": "lesion mask", "brain": "brain mask", "bone": "bone mask"}
+
+
+def file_of(volume: Any, fallback: str = "volume") -> str:
+    """The file that a MetaTensor was read from, for messages."""
+    return str(getattr(volume, "meta", {}).get("filename_or_obj", fallback))
+
+
+def spacing_of(volume: MetaTensor) -> tuple[float, ...]:
+    """Voxel size in mm along the three array axes."""
+    return tuple(float(s) for s in volume.pixdim[:3])
+
+
+class CompleteCased(Transform):
+    """Add what a bare MRI path lacks: ``case``, its name, and ``ct``, the file beside it, as MONAI Label gives the MRI only.
+
+    ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``.
+
+    Raises:
+        InputError: when there is no such CT; the sentence names the file that was looked for.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if d.get("image") is None:
+            folder = Path(str(d.get("folder", "")))
+            missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
+            raise InputError(f"{folder}: wanted mri.nii.gz and ct.nii.gz, found no {missing}")
+        mri = Path(str(d["image"]))
+        stem, dot, ending = mri.name.partition(".")
+        if not d.get("case"):
+            d["case"] = (mri.parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
+        if d.get("ct") is None:
+            if stem != "mri" and not stem.endswith("_mri"):
+                raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
+            ct = mri.with_name(f"{stem[:-3]}ct{dot}{ending}")
+            if not ct.exists():
+                raise InputError(f"{mri}: wanted its CT at {ct}, found no such file")
+            d["ct"] = str(ct)
+        d["ct_file"] = str(d["ct"])
+        return d
+
+
+class CheckVolumesd(MapTransform):
+    """Refuse volumes that cannot be used, with one sentence: not 3-D, not finite, constant, CT not in HU, mask not 0/1.
+
+    Args:
+        keys: volumes to check where present.
+        ct_key: the one that must be in HU.
+        mask_keys: those that must hold 0 and 1 only (0 and 255 is taken as well).
+        never_empty: masks that must hold at least one voxel; a lesion mask may be empty.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        ct_key: str = "ct",
+        mask_keys: Sequence[str] = ("label", "brain", "bone"),
+        never_empty: Sequence[str] = ("brain", "bone"),
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.ct_key, self.mask_keys, self.never_empty = ct_key, tuple(mask_keys), tuple(never_empty)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            volume, where, what = d[key], file_of(d[key], str(key)), _NAMES.get(str(key), str(key))
+            if volume.ndim != 4 or volume.shape[0] != 1:
+                shape = list(volume.shape[1:]) + ([volume.shape[0]] if volume.shape[0] != 1 else [])
+                raise InputError(f"{where}: wanted a 3-D {what}, came shape {shape}")
+            if not bool(torch.isfinite(volume).all()):
+                count = int((~torch.isfinite(volume)).sum())
+                raise InputError(f"{where}: wanted finite values, came a {what} with {count} NaN or infinite voxels")
+            low, high = float(volume.min()), float(volume.max())
+            if key in self.mask_keys:
+                d[key] = self._check_mask(volume, where, what, empty_ok=key not in self.never_empty)
+            elif low == high:
+                raise InputError(f"{where}: wanted a {what} with contrast, came one constant value ({low:g})")
+            elif key == self.ct_key and (low > -200 or high < 300):
+                raise InputError(
+                    f"{where}: wanted CT in HU (air near -1000, bone above 300), came values from {low:g} to {high:g}"
+                )
+        return d
+
+    @staticmethod
+    def _check_mask(mask: torch.Tensor, where: str, what: str, empty_ok: bool) -> torch.Tensor:
+        values = torch.unique(mask.as_tensor() if isinstance(mask, MetaTensor) else mask)
+        wanted = [0.0, 255.0] if float(values.max()) == 255 else [0.0, 1.0]
+        if not all(float(v) in wanted for v in values):
+            came = ", ".join(f"{float(v):g}" for v in values[:5])
+            raise InputError(f"{where}: wanted a {what} of 0 and 1, came values {came}{' …' if len(values) > 5 else ''}")
+        if not empty_ok and float(values.max()) == 0:
+            raise InputError(f"{where}: wanted at least one voxel in the {what}, came an empty one")
+        return (mask > 0).to(torch.uint8)
+
+
+class MatchGridd(MapTransform):
+    """Bring volumes onto the grid of `reference_key` where their grids differ.
+
+    Args:
+        keys: volumes to resample where present.
+        reference_key: whose grid stays.
+        mode: interpolation per key.
+        padding_value: value outside the field of view, per key (air for the CT).
+        min_overlap: refuse when less than this share of the reference lies inside the other's field of view.
+
+    Raises:
+        InputError: when a grid differs and an affine is missing or singular, or the fields of view do not overlap.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference_key: str = "image",
+        mode: Sequence[str] | str = "bilinear",
+        padding_value: Sequence[float] | float = 0.0,
+        min_overlap: float = 0.1,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        n = len(self.keys)
+        self.mode = [mode] * n if isinstance(mode, str) else list(mode)
+        self.padding_value = [padding_value] * n if isinstance(padding_value, (int, float)) else list(padding_value)
+        self.reference_key, self.min_overlap = reference_key, min_overlap
+        self._resample = ResampleToMatch()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        reference = d[self.reference_key]
+        for key, mode, padding in self.key_iterator(d, self.mode, self.padding_value):
+            volume = d[key]
+            if volume.shape == reference.shape and torch.allclose(volume.affine, reference.affine, atol=1e-2):
+                continue
+            self._check(volume, reference)
+            # MONAI pads by zeros, borders or reflections only: shift so that zero is the padding value.
+            moved = self._resample(volume.float() - padding, reference, mode=mode, padding_mode="zeros") + padding
+            moved.meta["filename_or_obj"] = file_of(volume)
+            d[key] = moved.to(torch.uint8) if mode == "nearest" else moved
+        return d
+
+    def _check(self, volume: MetaTensor, reference: MetaTensor) -> None:
+        for v in (volume, reference):
+            codes = [v.meta[c] for c in ("sform_code", "qform_code") if c in v.meta]
+            matrix = v.affine[:3, :3]
+            if (codes and not any(int(c) for c in codes)) or not float(torch.linalg.det(matrix).abs()) > 1e-9:
+                raise InputError(
+                    f"{file_of(v)}: wanted an orientation (sform or qform) because the volumes of this case are on "
+                    f"different grids ({tuple(volume.shape[1:])} and {tuple(reference.shape[1:])}), came none"
+                )
+        steps = [torch.linspace(0, n - 1, min(n, 16), dtype=torch.float64) for n in reference.shape[1:]]
+        points = torch.stack([*torch.meshgrid(*steps, indexing="ij"), torch.ones([len(s) for s in steps])])
+        to_volume = torch.linalg.inv(volume.affine.double()) @ reference.affine.double()
+        index = (to_volume @ points.reshape(4, -1).double())[:3]
+        size = torch.tensor(volume.shape[1:])[:, None]
+        share = float(((index > -0.5) & (index < size - 0.5)).all(0).double().mean())
+        if share < self.min_overlap:
+            raise InputError(
+                f"{file_of(volume)}: wanted a field of view that overlaps {file_of(reference)}, "
+                f"came an overlap of {100 * share:.0f} %"
+            )
+
+
+class ThickAxisLastd(MapTransform, InvertibleTransform):
+    """Reorder and flip the axes so that the slice axis (largest spacing) comes last: RAS, RSA or ASR.
+
+    Equal spacings count as axial. Inverted by ``Invertd`` like MONAI's ``Orientationd``, which it wraps.
+    """
+
+    def __init__(self, keys: KeysCollection, reference_key: str = "image") -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.reference_key = reference_key
+        self._orientation = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        codes = self.axcodes(d[self.reference_key])
+        for key in self.key_iterator(d):
+            self._orientation.axcodes = codes
+            d[key] = self._orientation(d[key])
+        return d
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self._orientation.inverse(d[key])
+        return d
+
+    @staticmethod
+    def axcodes(volume: MetaTensor) -> str:
+        """Axis codes of the working orientation of a volume."""
+        import nibabel as nib
+
+        spacing = spacing_of(volume)
+        by_axis = dict(zip(nib.orientations.aff2axcodes(np.asarray(volume.affine)), spacing))
+        by_axis = {{"L": "R", "P": "A", "I": "S"}.get(code, code): s for code, s in by_axis.items()}
+        thickest = max("SAR", key=lambda code: round(by_axis[code], 2))  # the first of equals: S
+        return {"S": "RAS", "A": "RSA", "R": "ASR"}[thickest]
+
+
+class HeadMaskd(Transform):
+    """Add ``head`` (uint8) from the CT: above `threshold_hu`, largest component, filled; MRI where there is no CT.
+
+    Raises:
+        InputError: when no head is found.
+    """
+
+    def __init__(
+        self, ct_key: str = "ct", image_key: str = "image", head_key: str = "head", threshold_hu: float = -300.0
+    ) -> None:
+        self.ct_key, self.image_key, self.head_key, self.threshold_hu = ct_key, image_key, head_key, threshold_hu
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        source = self.ct_key if self.ct_key in d else self.image_key
+        volume = d[source]
+        mask = head_mask(
+            np.asarray(volume[0]), spacing_of(volume), modality="ct" if source == self.ct_key else "mri",
+            threshold_hu=self.threshold_hu,
+        )  # fmt: skip
+        if mask.sum() < 64:
+            raise InputError(f"{file_of(volume)}: wanted a head, came {int(mask.sum())} voxels of tissue")
+        d[self.head_key] = _like(mask, d[self.image_key])
+        return d
+
+
+class RoiMasksd(Transform):
+    """Add the regions that a case does not bring: ``brain``, ``bone`` and ``dense`` (blood or calcium) from the CT in HU.
+
+    Masks that are present stay; the brain is limited to the head. Bone wins where it meets the brain.
+
+    Raises:
+        InputError: when neither file nor CT gives a brain.
+    """
+
+    def __init__(self, ct_key: str = "ct", head_key: str = "head") -> None:
+        self.ct_key, self.head_key = ct_key, head_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        volume = d[self.ct_key]
+        ct, head, spacing = np.asarray(volume[0]), np.asarray(d[self.head_key][0]) > 0, spacing_of(volume)
+        bone = np.asarray(d["bone"][0]) > 0 if "bone" in d else bone_mask(ct, head)
+        brain = np.asarray(d["brain"][0]) > 0 if "brain" in d else brain_mask(ct, bone, head, spacing)
+        brain &= head & ~bone
+        if not brain.any():
+            raise InputError(f"{file_of(volume)}: wanted a brain inside the skull, found none in the CT")
+        dense = hyperdense_mask(ct, brain, spacing)
+        for key, mask in (("bone", bone & head), ("brain", brain), ("dense", dense)):
+            d[key] = _like(mask, volume)
+        return d
+
+
+class SoftKneed(MapTransform):
+    """:func:`~roi_fusion.intensity.soft_knee` beyond [`lower`, `upper`]."""
+
+    def __init__(self, keys: KeysCollection, lower: float = 0.05, upper: float = 1.0, room: float = 1.0) -> None:
+        super().__init__(keys)
+        self.limits = (lower, upper, room)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = soft_knee(d[key], *self.limits)
+        return d
+
+
+class CompandHUd(MapTransform):
+    """:func:`~roi_fusion.intensity.compand_hu`: HU → [0.05, 1] through fixed points."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        hu_points: Sequence[float] = HU_POINTS,
+        scaled_points: Sequence[float] = SCALED_POINTS,
+    ) -> None:
+        super().__init__(keys)
+        rising = all(b > a for points in (hu_points, scaled_points) for a, b in zip(points, points[1:]))
+        if len(hu_points) != len(scaled_points) or len(hu_points) < 2 or not rising:
+            raise InputError(
+                f"hu_points and scaled_points: wanted two rising lists of one length, came {hu_points} and {scaled_points}"
+            )
+        self.points = (tuple(map(float, hu_points)), tuple(map(float, scaled_points)))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = compand_hu(d[key].float(), *self.points)
+        return d
+
+
+class RecordPercentilesd(Transform):
+    """Note in ``intensity`` which MRI values the following ``ScaleIntensityRangePercentilesd`` maps to its bounds."""
+
+    def __init__(
+        self, key: str = "image", lower: float = 1, upper: float = 99, b_min: float = 0.05, b_max: float = 1.0, room: float = 1.0
+    ) -> None:
+        self.key, self.lower, self.upper, self.b_min, self.b_max, self.room = key, lower, upper, b_min, b_max, room
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        from monai.transforms.utils_pytorch_numpy_unification import percentile
+
+        d = dict(data)
+        plain = d[self.key].as_tensor()
+        low, high = (float(percentile(plain, q)) for q in (self.lower, self.upper))
+        if not high > low:
+            raise InputError(
+                f"{file_of(d[self.key])}: wanted an MRI with contrast, came {low:g} at both percentiles {self.lower} and {self.upper}"
+            )
+        d["intensity"] = {
+            **d.get("intensity", {}), "mri_low": low, "mri_high": high,
+            "lower": self.b_min, "upper": self.b_max, "room": self.room,
+        }  # fmt: skip
+        return d
+
+
+class RecordMeanStdd(MapTransform):
+    """Note in ``intensity`` the mean and standard deviation over the head that the following ``NormalizeIntensityd`` removes.
+
+    Args:
+        keys: volumes that are exactly 0 outside the head.
+        names: prefix of the two constants, one per key.
+    """
+
+    def __init__(self, keys: KeysCollection, names: Sequence[str] = ("mri", "ct")) -> None:
+        super().__init__(keys)
+        self.names = tuple(names)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        intensity = dict(d.get("intensity", {}))
+        for key, name in self.key_iterator(d, self.names):
+            plain = d[key].as_tensor()
+            values = plain[plain != 0]
+            intensity[f"{name}_mean"], intensity[f"{name}_std"] = float(values.mean()), float(values.std(unbiased=False))
+            if not intensity[f"{name}_std"] > 1e-6:
+                raise InputError(f"{file_of(d[key])}: wanted contrast inside the head, came a constant head")
+        d["intensity"] = intensity
+        return d
+
+
+class FillUnknownLabeld(Transform):
+    """Add ``label_known``; where a case has no lesion mask, ``label`` is zeros that loss and metrics leave out."""
+
+    def __init__(self, label_key: str = "label", reference_key: str = "image") -> None:
+        self.label_key, self.reference_key = label_key, reference_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        d["label_known"] = float(self.label_key in d)
+        if self.label_key not in d:
+            d[self.label_key] = torch.zeros_like(d[self.reference_key], dtype=torch.uint8)
+        return d
+
+
+def _like(mask: np.ndarray, reference: MetaTensor) -> MetaTensor:
+    """A boolean array as a uint8 volume ``[1, X, Y, Z]`` with the place of `reference`."""
+    out = MetaTensor(torch.from_numpy(np.ascontiguousarray(mask[None]).astype(np.uint8)), affine=reference.affine)
+    return out

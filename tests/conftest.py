@@ -1,0 +1,40 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from roi_fusion.phantoms import PhantomConfig, write_phantoms
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = ROOT / "bundle"
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight phantoms of 48x48x8 voxels; treat as read-only, copy before changing."""
+    folder = tmp_path_factory.mktemp("tiny")
+    list(write_phantoms(folder, 8, PhantomConfig(shape=(48, 48, 8), spacing_mm=(4.8, 4.8, 18.0), lesion_free_share=0.0), seed=3))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantoms of 96x96x16 voxels; read-only."""
+    folder = tmp_path_factory.mktemp("small")
+    list(write_phantoms(folder, 3, PhantomConfig(shape=(96, 96, 16), spacing_mm=(2.4, 2.4, 9.0), lesion_free_share=0.0), seed=4))
+    return folder
+
+
+def shared(name: str) -> Path:
+    """A file beside the checkout; the test skips where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
