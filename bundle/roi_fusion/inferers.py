@@ -1,0 +1,143 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The sampling inferer: a pair of volumes in; fused image, lesion probability, uncertainty and provenance out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, sliding_window_inference
+from torch import nn
+
+from .diffusion import Level, Scheduler, inference_levels, sample
+from .errors import InputError
+from .network import RoiFusionNet
+
+__all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "entropy_bits"]
+
+#: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
+#: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
+PREDICTION_CHANNELS = ("fused", "lesion_prob", "uncertainty", "provenance", "residual", "lesion_std")
+
+
+def entropy_bits(probability: torch.Tensor) -> torch.Tensor:
+    """Entropy of a yes/no variable in bits, 0…1."""
+    p = probability.double().clamp(1e-12, 1 - 1e-12)
+    return (-(p * p.log2() + (1 - p) * (1 - p).log2())).clamp(0, 1).to(probability.dtype)
+
+
+class SamplingInferer(Inferer):
+    """Sample [F, S] by few deterministic steps and return the channels of :data:`PREDICTION_CHANNELS`.
+
+    The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
+    first draw; probability and uncertainty come from all draws.
+
+    Args:
+        scheduler: from :func:`~roi_fusion.diffusion.make_scheduler`; must not clip.
+        num_inference_steps: 1 … ``num_train_timesteps``.
+        num_samples: draws; even ones see the input mirrored left to right.
+        seed: of the noise; every call starts from it, so a case does not depend on those before it.
+        roi_size: volumes beyond this size in voxels are denoised patch by patch inside each step, with one noise field and
+            Gaussian blending of the logits; ``None`` never splits.
+        overlap: share of a patch that overlaps its neighbour.
+
+    Raises:
+        InputError: for a count below 1, or a scheduler that clips.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        num_inference_steps: int = 4,
+        num_samples: int = 2,
+        seed: int = 0,
+        roi_size: Sequence[int] | None = (320, 320, 40),
+        overlap: float = 0.25,
+    ) -> None:
+        if int(num_samples) != num_samples or num_samples < 1:
+            raise InputError(f"num_samples: wanted a whole number of 1 or more, came {num_samples}")
+        if not 0 <= overlap < 1:
+            raise InputError(f"overlap: wanted a share from 0 to below 1, came {overlap}")
+        self.levels = inference_levels(scheduler, num_inference_steps)
+        self.num_samples, self.seed, self.overlap = int(num_samples), int(seed), float(overlap)
+        self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
+        """``[B, 2, X, Y, Z]`` → ``[B, 6, X, Y, Z]``; leaves a MetaTensor's meta data on the result."""
+        net = _network_of(network)
+        plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
+        with torch.inference_mode():
+            out = torch.cat([self._one(plain[i : i + 1], net) for i in range(len(plain))])
+        out = out.clone()  # outside inference mode it is an ordinary tensor again
+        return inputs.__class__(out, meta=inputs.meta) if hasattr(inputs, "meta") else out
+
+    def _one(self, image: torch.Tensor, net: RoiFusionNet) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        written: torch.Tensor | None = None
+        probabilities = []
+        decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
+        for draw in range(self.num_samples):
+            mirrored = draw % 2 == 1
+            view = image.flip(2) if mirrored else image
+            if mirrored not in decoders:
+                decoders[mirrored] = self._decoder(view, net)
+            noise = torch.randn(image.shape, generator=generator).to(image)
+            raw = self._draw(view, noise, net, decoders[mirrored])
+            probability = torch.sigmoid(raw[:, :1].float() / net.temperature)
+            probabilities.append(probability.flip(2) if mirrored else probability)
+            if written is None:
+                gate = torch.sigmoid(raw[:, 3:4].float())
+                fused = net.compose(image, raw)[:, :1]
+                blend = gate * image[:, :1] + (1 - gate) * image[:, 1:]
+                head = (image != 0).any(dim=1, keepdim=True)
+                written = torch.cat([fused, gate, (fused - blend) * head], dim=1)
+        assert written is not None
+        stack = torch.stack(probabilities)
+        mean, spread = stack.mean(0), stack.std(0, unbiased=False)
+        return torch.cat([written[:, :1], mean, entropy_bits(mean), written[:, 1:], spread], dim=1)
+
+    def _draw(
+        self, image: torch.Tensor, noise: torch.Tensor, net: RoiFusionNet, decode: Callable[[torch.Tensor, Level], torch.Tensor]
+    ) -> torch.Tensor:
+        """Raw logits of the last step of one run."""
+        last: list[torch.Tensor] = []
+
+        def predict_x0(x_t: torch.Tensor, level: Level) -> torch.Tensor:
+            raw = decode(x_t, level)
+            last[:] = [raw]
+            return torch.cat([net.compose(image, raw)[:, :1], 2 * torch.sigmoid(raw[:, :1].float()) - 1], dim=1)
+
+        sample(predict_x0, noise, self.levels)
+        return last[0]
+
+    def _decoder(self, image: torch.Tensor, net: RoiFusionNet) -> Callable[[torch.Tensor, Level], torch.Tensor]:
+        """``(x_t, level) → raw logits`` for one image: whole with shared features, or patch by patch."""
+
+        def time_of(level: Level, count: int) -> torch.Tensor:
+            return torch.full((count,), level.t, device=image.device)
+
+        roi, description = self.roi_size, net.describe(image)
+        if roi is None or all(n <= r for n, r in zip(image.shape[2:], roi)):
+            features = net.encode(image, description)
+            return lambda x_t, level: net.decode(features, x_t, time_of(level, len(x_t)))
+        size = [min(n, r) for n, r in zip(image.shape[2:], roi)]
+
+        def patchwise(x_t: torch.Tensor, level: Level) -> torch.Tensor:
+            def predictor(patch: torch.Tensor) -> torch.Tensor:
+                return net.decode(net.encode(patch[:, :2], description), patch[:, 2:], time_of(level, len(patch)))
+
+            both = torch.cat([image, x_t], dim=1)
+            return sliding_window_inference(both, size, 1, predictor, overlap=self.overlap, mode="gaussian")  # type: ignore[return-value]
+
+        return patchwise
+
+
+def _network_of(module: nn.Module) -> RoiFusionNet:
+    """The network inside DDP, EMA and :class:`~roi_fusion.training.DenoisingModel`."""
+    while not hasattr(module, "encode"):
+        inner = getattr(module, "module", None) or getattr(module, "network", None)
+        if inner is None:
+            raise InputError(f"network: wanted a RoiFusionNet, came {type(module).__name__}")
+        module = inner
+    return module  # type: ignore[return-value]

@@ -1,0 +1,83 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Structural similarity (Wang et al. 2004) in a region: one differentiable map that loss and metrics share."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["gaussian_window", "ssim_map"]
+
+
+def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Normalised 1-D Gaussian of `window_size` taps.
+
+    Raises:
+        ValueError: when the window is not odd and positive or sigma not positive.
+    """
+    if window_size < 1 or window_size % 2 == 0:
+        raise ValueError(f"window_size: wanted an odd positive number, came {window_size}")
+    if not sigma > 0:
+        raise ValueError(f"sigma: wanted a positive number, came {sigma}")
+    x = torch.arange(window_size, dtype=dtype, device=device) - window_size // 2
+    weights = torch.exp(-0.5 * (x / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def _blur_matrix(size: int, window: torch.Tensor, reflect: bool) -> torch.Tensor:
+    """``[size, size]`` matrix that blurs one axis; outside the image lie zeros, or its mirror image.
+
+    A product with a banded matrix is several times faster on a CPU than a one-channel convolution, forwards and backwards.
+    """
+    half = len(window) // 2
+    rows = torch.arange(size, device=window.device)[:, None]
+    columns = rows + torch.arange(-half, half + 1, device=window.device)[None]  # [size, taps]
+    weights = window.expand(size, -1)
+    if reflect:  # scipy's and scikit-image's "reflect": the edge voxel is repeated, also in images narrower than the window
+        columns = columns % (2 * size)
+        columns = torch.where(columns < size, columns, 2 * size - 1 - columns)
+    else:
+        weights = weights * ((columns >= 0) & (columns < size))
+        columns = columns.clamp(0, size - 1)
+    return torch.zeros(size, size, dtype=window.dtype, device=window.device).scatter_add_(1, columns, weights)
+
+
+def ssim_map(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    roi: torch.Tensor | None = None,
+    *,
+    data_range: float = 1.0,
+    window_size: int = 11,
+    sigma: float = 1.5,
+) -> torch.Tensor:
+    """SSIM at every voxel, with in-plane windows.
+
+    With `roi`, window statistics come from its voxels only, as a normalised convolution ``G∗(m·x) / G∗m``: what lies
+    outside cannot change a value inside, and a copy scores exactly 1. Without, windows are ordinary and mirror at the border.
+
+    Args:
+        a, b: ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``; windows lie in X, Y.
+        roi: 0/1, same shape. Values of the map outside it mean nothing.
+        data_range: span of the reference's intensities.
+
+    Returns:
+        The map, shape of `a`.
+    """
+    shape = a.shape
+    a, b, mask = (None if v is None else v.reshape(shape[0], shape[2], shape[3], -1).to(a.dtype) for v in (a, b, roi))
+    assert a is not None and b is not None
+    stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, B, X, Y, Z]
+    if mask is not None:
+        stack = torch.cat([stack * mask, mask[None]])
+    window = gaussian_window(window_size, sigma, a.dtype, a.device)
+    along_x, along_y = (_blur_matrix(n, window, reflect=mask is None) for n in shape[2:4])
+    means = (along_x @ stack.flatten(3)).reshape(stack.shape)
+    means = along_y @ means
+    if mask is not None:
+        means = means[:5] / means[5:].clamp(min=1e-6)
+    mean_a, mean_b, square_a, square_b, product = means
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    var_a, var_b = (square_a - mean_a**2).clamp(min=0), (square_b - mean_b**2).clamp(min=0)
+    covariance = product - mean_a * mean_b
+    out = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (out / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).reshape(shape)
