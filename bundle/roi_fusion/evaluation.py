@@ -1,0 +1,302 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Evaluation and inference over cases: the evaluator, the table of metrics and the writer of results."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator
+from scipy import stats
+
+from .cases import write_json
+from .diffusion import ct_weight
+from .errors import InputError
+from .handlers import count_at_bounds, is_first_rank
+from .inferers import PREDICTION_CHANNELS, SamplingInferer
+from .intensity import IntensityMap
+from .metrics import FusionMetrics, LesionMetrics, baselines
+from .results import save_case, versions
+from .transforms import file_of, spacing_of
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = [
+    "CaseEvaluator", "CaseMetrics", "ResultWriter", "TableWriter", "prepare_case", "require_results", "summarise",
+    "volume_class", "write_tables",
+]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_case(
+    batch: Mapping[str, Any], device: torch.device | None = None, non_blocking: bool = False, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A collated batch → (image ``[B, 2, X, Y, Z]`` with its meta data, label or None)."""
+    label = batch.get("label")
+    return batch["image"].to(device, non_blocking=non_blocking), None if label is None else label.to(device)
+
+
+class CaseEvaluator(SupervisedEvaluator):
+    """MONAI's evaluator over cases; a batch whose cases were all refused passes without a prediction."""
+
+    def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:  # type: ignore[override]
+        if not batchdata:
+            engine.state.batch = []
+            return []  # type: ignore[return-value]
+        return super()._iteration(engine, batchdata)
+
+
+def volume_class(volume_ml: float) -> str:
+    """``none``, ``small`` (< 5 mL), ``medium`` (5–20 mL) or ``large`` (> 20 mL)."""
+    if not volume_ml > 0:
+        return "none"
+    return "small" if volume_ml < 5 else "medium" if volume_ml <= 20 else "large"
+
+
+class CaseMetrics:
+    """Measure every case of an evaluation, with average, maximum, paste and target as rows of the same table.
+
+    Attached under the name of the key metric, it leaves in ``engine.state``: ``metrics`` with the means of the network's rows
+    and the key metric, the mean of both context SSIMs and the lesion Dice, which no paste and no empty mask maximises;
+    ``baselines`` with the means of the other rows; ``case_rows`` with everything.
+
+    Args:
+        threshold: of the lesion probability; a tensor is read when it is used.
+        with_baselines: also measure the baselines, once per case.
+    """
+
+    def __init__(self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True) -> None:
+        self.threshold, self.with_baselines = threshold, with_baselines
+        self._rows: list[dict[str, Any]] = []
+        self._baseline_rows: dict[str, list[dict[str, Any]]] = {}
+        self._name = "score"
+
+    def attach(self, engine: Engine, name: str) -> None:
+        self._name = name
+        engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
+
+    def _reset(self, engine: Engine) -> None:
+        self._rows = []
+
+    def _update(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output):
+            self._rows += self.measure(item, output.get("prediction", output["pred"]))
+
+    def measure(self, item: Mapping[str, Any], prediction: torch.Tensor) -> list[dict[str, Any]]:
+        """Rows of one case: the network's, then the baselines'.
+
+        Args:
+            item: the decollated case after preprocessing.
+            prediction: the inferer's channels ``[6, X, Y, Z]``.
+        """
+        image = torch.as_tensor(item["image"]).float().cpu()
+        bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
+        weight = ct_weight((bone | dense)[None].to(torch.uint8), brain[None])[0]
+        regions = {"brain": brain & (weight == 0), "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
+        case, spacing = str(item["case"]), spacing_of(item["image"])
+        voxel_ml = float(np.prod(spacing)) / 1000
+        known = bool(float(item.get("label_known", 0)))
+        volume = float((torch.as_tensor(item["label"]) > 0).sum()) * voxel_ml if known else math.nan
+        common = {"case": case, "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown"}
+
+        channel = {n: torch.as_tensor(prediction[i : i + 1]).cpu() for i, n in enumerate(PREDICTION_CHANNELS)}
+        row = {**common, "method": "roi_fusion", **FusionMetrics()(channel["fused"], image, **regions)}
+        threshold = float(self.threshold)
+        row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * voxel_ml
+        if known:
+            row.update(LesionMetrics()(channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold))
+        row["fused_at_bounds"] = float(count_at_bounds(channel["fused"], (image != 0).any(dim=0, keepdim=True)))
+        if self.with_baselines and case not in self._baseline_rows:
+            volumes = baselines(image[None], bone[None], weight[None])
+            self._baseline_rows[case] = [
+                {**common, "method": name, **FusionMetrics()(v[0], image, **regions)} for name, v in volumes.items()
+            ]
+        return [row, *self._baseline_rows.get(case, [])]
+
+    def _publish(self, engine: Engine) -> None:
+        rows = _gather(self._rows)
+        means = {m: _means([r for r in rows if r["method"] == m]) for m in dict.fromkeys(r["method"] for r in rows)}
+        own = means.pop("roi_fusion", {})
+        parts = [own.get(k, math.nan) for k in ("brain_ssim_context", "bone_ssim_context", "lesion_dice")]
+        finite = [p for p in parts if math.isfinite(p)]
+        engine.state.metrics.update(own)
+        engine.state.metrics[self._name] = sum(finite) / len(finite) if finite else math.nan
+        engine.state.baselines, engine.state.case_rows = means, rows
+
+
+def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of all ranks, each case once (a distributed sampler repeats cases to fill its last round)."""
+    if dist.is_available() and dist.is_initialized():
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, rows)
+        rows = [r for part in parts for r in part]
+    return list({(r["case"], r["method"]): r for r in rows}.values())
+
+
+_COUNTS = ("n_empty_pred", "n_empty_ref", "fused_at_bounds")
+
+
+def _metric_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(k for r in rows for k, v in r.items() if isinstance(v, float))
+    return [n for n in names if n != "lesion_ml"]
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    out = {}
+    for name in _metric_names(rows):
+        values = [r[name] for r in rows if name in r and not math.isnan(r[name])]
+        out[name] = sum(values) if name in _COUNTS else (sum(values) / len(values) if values else math.nan)
+    return out
+
+
+def _number(value: float) -> float | str | None:
+    """For JSON: missing is null, an infinite PSNR (a copy) the word inf."""
+    if math.isnan(value):
+        return None
+    return round(value, 6) if math.isfinite(value) else "inf" if value > 0 else "-inf"
+
+
+def _statistics(values: Sequence[float]) -> dict[str, Any]:
+    present = np.array([v for v in values if not math.isnan(v)])
+    out: dict[str, Any] = {"count": len(present), "missing": len(values) - len(present)}
+    if not len(present):
+        return {"mean": None, "median": None, "std": None, "ci95": None, **out}
+    out.update(mean=_number(float(present.mean())), median=_number(float(np.median(present))))
+    finite = bool(np.isfinite(present).all())
+    out["std"] = _number(float(present.std())) if finite else None
+    out["ci95"] = None
+    if finite and len(present) > 1:
+        low, high = present.mean(), present.mean()
+        if np.ptp(present) > 0:
+            found = stats.bootstrap((present,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+            low, high = found.confidence_interval
+        out["ci95"] = [_number(float(low)), _number(float(high))]
+    return out
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, median, deviation, bootstrap 95 % interval and counts per method and metric; also per volume class.
+
+    Returns:
+        ``{"cases", "empty": {...}, "methods": {method: {metric: {...}}}, "by_volume_class": {class: {metric: {...}}}}``
+    """
+    own = [r for r in rows if r["method"] == "roi_fusion"]
+    methods = {}
+    for method in dict.fromkeys(r["method"] for r in rows):
+        part = [r for r in rows if r["method"] == method]
+        names = [n for n in _metric_names(part) if n not in _COUNTS]
+        methods[method] = {n: _statistics([r.get(n, math.nan) for r in part]) for n in names}
+    classes = {}
+    for name in ("none", "small", "medium", "large", "unknown"):
+        part = [r for r in own if r["volume_class"] == name]
+        if part:
+            metrics = [n for n in _metric_names(part) if n not in _COUNTS]
+            classes[name] = {"cases": len(part), **{n: _statistics([r.get(n, math.nan) for r in part]) for n in metrics}}
+    counts = {n: int(sum(r.get(n, 0.0) for r in own)) for n in _COUNTS}
+    return {"cases": len(own), "counts": counts, "methods": methods, "by_volume_class": classes}
+
+
+def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``metrics.csv`` (a row per case and method) and ``summary.json``; returns the summary."""
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = ["case", "method", "volume_class", "lesion_ml"]
+    columns = first + [n for n in _metric_names(rows) if n not in first]
+    with (folder / "metrics.csv").open("w", newline="") as f:
+        writer = csv.DictWriter(f, columns, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {
+                    k: ("" if math.isnan(row[k]) else f"{row[k]:.6g}") if isinstance(row.get(k), float) else row.get(k, "")
+                    for k in columns
+                }
+            )
+    summary = summarise(rows)
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+class TableWriter:
+    """Write ``metrics.csv`` and ``summary.json`` when an evaluation is completed."""
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.output_dir = output_dir
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        rows = getattr(engine.state, "case_rows", [])
+        if rows and is_first_rank():
+            write_tables(self.output_dir, rows)
+
+
+class ResultWriter:
+    """Write every case's volumes and ``result.json`` as soon as it is done.
+
+    Args:
+        output_dir: folder of results.
+        inferer: whose settings are recorded.
+    """
+
+    def __init__(self, output_dir: str | Path, inferer: SamplingInferer) -> None:
+        self.output_dir, self.inferer = output_dir, inferer
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        for item, output in zip(engine.state.batch, engine.state.output):
+            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output))
+
+    def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Content of ``result.json``."""
+        prediction = output["prediction"]
+        channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
+        voxel_ml = float(np.prod(spacing_of(item["image"]))) / 1000
+        head = (torch.as_tensor(item["image"]) != 0).any(dim=0)
+        residual = torch.as_tensor(output["residual"])
+        intensity = {k: float(v) for k, v in item["intensity"].items()}
+        volumes = [float((channel["lesion_prob"] > p).sum()) * voxel_ml for p in (0.9, 0.1)]
+        return {
+            "case": str(item["case"]),
+            "mri": file_of(item["image"]),
+            "ct": str(item.get("ct_file", "")),
+            "normalisation": intensity,
+            "seed": self.inferer.seed,
+            "num_inference_steps": len(self.inferer.levels),
+            "num_samples": self.inferer.num_samples,
+            "guidance": "off",
+            "lesion_ml": round(float(torch.as_tensor(output["pred"]).sum()) * voxel_ml, 4),
+            # Not calibrated: the volumes that the probability holds above 0.9 and above 0.1.
+            "lesion_ml_interval": [round(v, 4) for v in volumes],
+            "largest_residual": float(residual.abs().max()),
+            "fused_at_bounds": count_at_bounds(channel["fused"][None], head[None]),
+            "versions": versions(),
+        }
+
+
+def require_results(evaluator: Any, dataset: Any) -> None:
+    """End with a sentence when not one case could be used; otherwise say how many could not.
+
+    Raises:
+        InputError: when every case was refused.
+    """
+    errors = dict(getattr(dataset, "errors", {}))
+    done = len({r["case"] for r in getattr(evaluator.state, "case_rows", [])})
+    if not done:
+        raise InputError(next(iter(errors.values()), "wanted at least one usable case, came none"))
+    logger.info("%d case%s done, %d refused", done, "s" if done > 1 else "", len(errors))

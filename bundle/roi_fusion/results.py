@@ -1,0 +1,121 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""From the inferer's channels to the result files of a case, on the MRI's grid and in its units."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import monai
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from .cases import write_json
+from .inferers import PREDICTION_CHANNELS
+from .intensity import IntensityMap
+
+__all__ = ["RESULT_FILES", "FusionResultd", "MaskOutsided", "save_case"]
+
+#: Key after postprocessing → (file stem, type on disk).
+RESULT_FILES = {
+    "pred": ("lesion", np.uint8),
+    "fused": ("fused", np.float32),
+    "lesion_prob": ("lesion_prob", np.float32),
+    "uncertainty": ("uncertainty", np.float32),
+    "provenance": ("provenance", np.float32),
+    "residual": ("residual", np.float32),
+}
+
+
+class FusionResultd(MapTransform):
+    """Split the inferer's output into result volumes ``[1, X, Y, Z]``.
+
+    ``pred`` becomes the lesion mask (uint8); added are ``fused`` and ``residual`` in MRI units (the residual is what the fused
+    volume would lose without its residual term), ``lesion_prob``, ``uncertainty`` and ``provenance``. The provenance is NaN
+    where MRI and CT agree too closely to tell. The inferer's output stays as ``prediction``.
+
+    Args:
+        keys: the inferer's output.
+        threshold: of the lesion probability.
+        agreement: normalised difference of MRI and CT below which the provenance is left open.
+    """
+
+    def __init__(self, keys: str = "pred", threshold: float | torch.Tensor = 0.5, agreement: float = 0.1) -> None:
+        super().__init__(keys)
+        self.threshold, self.agreement = threshold, agreement
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        pred, image = d[self.keys[0]], torch.as_tensor(d["image"])
+        channel = {n: torch.as_tensor(pred[i : i + 1]) for i, n in enumerate(PREDICTION_CHANNELS)}
+        intensity = IntensityMap.from_case(d["intensity"])
+        head = (image != 0).any(dim=0, keepdim=True)
+        zero = torch.zeros_like(channel["fused"])
+        fused = intensity.normalised_to_mri_units(channel["fused"])
+        without = intensity.normalised_to_mri_units(channel["fused"] - channel["residual"])
+        open_question = (image[:1] - image[1:]).abs() < self.agreement
+        out = {
+            "pred": ((channel["lesion_prob"] > float(self.threshold)) & head).to(torch.uint8),
+            "fused": torch.where(head, fused, zero),
+            "residual": torch.where(head, fused - without, zero),
+            "lesion_prob": torch.where(head, channel["lesion_prob"], zero),
+            "uncertainty": torch.where(head, channel["uncertainty"], zero),
+            "provenance": torch.where(head & ~open_question, channel["provenance"], torch.full_like(zero, float("nan"))),
+        }
+        for key, volume in out.items():
+            d[key] = MetaTensor(volume, meta=getattr(pred, "meta", None)) if isinstance(pred, MetaTensor) else volume
+        d["prediction"] = pred
+        d["inside"] = MetaTensor(head.to(torch.uint8), meta=getattr(pred, "meta", None)) if isinstance(pred, MetaTensor) else head
+        return d
+
+
+class MaskOutsided(MapTransform):
+    """After the inversion to the MRI's grid: outside the head NaN in `nan_keys`, exactly 0 in the others."""
+
+    def __init__(self, keys: Any, inside_key: str = "inside", nan_keys: Any = ("provenance",)) -> None:
+        super().__init__(keys)
+        self.inside_key, self.nan_keys = inside_key, tuple(nan_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        inside = torch.as_tensor(d[self.inside_key]) > 0
+        for key in self.key_iterator(d):
+            outside = float("nan") if key in self.nan_keys else 0
+            d[key] = torch.where(inside, d[key], torch.full_like(d[key], outside))
+        return d
+
+
+def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
+    """Write the volumes of :data:`RESULT_FILES` and ``result.json`` to ``<output_dir>/<case>/``.
+
+    Args:
+        output_dir: folder of results.
+        case: name of the case; files are named by it, not by the input's file name.
+        result: after postprocessing, on the MRI's grid.
+        facts: for ``result.json``.
+
+    Returns:
+        The case's folder.
+    """
+    folder = Path(output_dir) / case
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, (stem, dtype) in RESULT_FILES.items():
+        volume = result[key]
+        image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), np.asarray(volume.affine, dtype=np.float64))
+        image.header.set_xyzt_units("mm")
+        for name in ("sform_code", "qform_code"):
+            image.header[name] = max(int(volume.meta.get(name, 1)), 1)
+        nib.save(image, folder / f"{stem}.nii.gz")
+    write_json(folder / "result.json", dict(facts))
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from . import __version__
+
+    return {"roi_fusion": __version__, "monai": monai.__version__, "torch": torch.__version__, "nibabel": nib.__version__}

@@ -1,0 +1,117 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Start of a training (fresh or continued) and loading of weights, with one sentence for every file that does not fit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from monai.handlers import CheckpointLoader
+
+from .errors import InputError
+from .handlers import CheckpointWriter, ErrorsWriter
+
+__all__ = ["load_weights", "prepare_folder", "prepare_training"]
+
+logger = logging.getLogger(__name__)
+
+#: What a training leaves in its folder; a new one there moves them aside.
+_RUN_FILES = ("last.pt", "model.pt", "history.jsonl", "errors.json", "report.html", "tensorboard")
+
+
+def _read(path: str | Path, what: str) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: wanted {what}, found no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{path}: wanted {what} of plain tensors, came pickled objects or no checkpoint at all") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as e:
+        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise InputError(f"{path}: wanted {what}, came a file that cannot be read ({first[:120]})") from None
+
+
+def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
+    """Load a bare state_dict (``model.pt``), or the averaged weights of a ``last.pt``, into `network`.
+
+    Raises:
+        InputError: when the file is missing, broken, holds pickled objects, or belongs to another network.
+    """
+    state = _read(path, "weights of this network")
+    if isinstance(state, dict) and "ema" in state:
+        state = {k.removeprefix("module."): v for k, v in state["ema"].items() if k.startswith("module.")}
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path}: wanted a state_dict of tensors, came {type(state).__name__}")
+    own = network.state_dict()
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    other = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
+    if missing or extra or other:
+        first = (missing or extra or other)[0]
+        raise InputError(
+            f"{path}: wanted weights of this network, came another's ({len(missing)} missing, {len(extra)} unknown, "
+            f"{len(other)} of other shape, first {first})"
+        )
+    network.load_state_dict(state)
+    return network
+
+
+def prepare_training(
+    trainer: Any, output_dir: str | Path, resume: str | None, objects: Mapping[str, Any], datasets: Sequence[Any]
+) -> None:
+    """Continue from `resume` where it is given; save ``last.pt`` after every epoch and ``errors.json`` at the start.
+
+    Args:
+        trainer: engine, not started.
+        output_dir: folder of the training.
+        resume: ``last.pt``, or None.
+        objects: everything that ``last.pt`` holds, ``{name: object with state_dict and load_state_dict}``.
+        datasets: whose refused cases go to ``errors.json``.
+
+    Raises:
+        InputError: when `resume` is missing or does not fit, or nothing is left to train.
+    """
+    folder = Path(output_dir)
+    if resume:
+        state = _read(resume, "a checkpoint to resume (last.pt)")
+        if not isinstance(state, dict) or not set(objects) <= set(state):
+            raise InputError(f"{resume}: wanted a checkpoint to resume (last.pt), came a file without {', '.join(objects)}")
+        try:
+            CheckpointLoader(str(resume), dict(objects), map_location="cpu")(trainer)
+        except (RuntimeError, ValueError, KeyError) as e:
+            first = str(e).strip().splitlines()[0]
+            raise InputError(f"{resume}: wanted a checkpoint of this training, came another ({first[:160]})") from None
+        if trainer.state.epoch >= trainer.state.max_epochs:
+            raise InputError(
+                f"{resume}: wanted an unfinished training, came one of {trainer.state.epoch} epochs "
+                f"with max_epochs {trainer.state.max_epochs}"
+            )
+        logger.info("resumed %s at epoch %d", resume, trainer.state.epoch)
+    CheckpointWriter(folder, "last.pt", objects).attach(trainer)
+    ErrorsWriter(folder, datasets).attach(trainer)
+
+
+def prepare_folder(output_dir: str | Path, resume: str | None = None) -> None:
+    """Make the folder of a training; what an earlier one left there is moved to ``previous-<time>/``, unless it is resumed.
+
+    Call it before anything opens a file there.
+    """
+    folder = Path(output_dir)
+    if idist.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = [folder / name for name in _RUN_FILES if (folder / name).exists()]
+        if found and not resume:
+            aside = folder / time.strftime("previous-%Y%m%d-%H%M%S")
+            aside.mkdir()
+            for path in found:
+                os.replace(path, aside / path.name)
+            logger.info("%s holds an earlier training: moved to %s", folder, aside)
+    if idist.get_world_size() > 1:
+        idist.barrier()
