@@ -1,0 +1,208 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The knobs of the configs: one table that documents them and that checks what a user passes.
+
+MONAI passes an unknown key silently (``--stepz 9``) and turns ``--name false`` into the truthy text ``'false'``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from .errors import InputError
+from .losses import PRESETS
+
+__all__ = ["KNOBS", "Knob", "as_bool", "check_knobs", "knob_table"]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One top-level key that a user turns.
+
+    Attributes:
+        kind: ``int``, ``float``, ``bool``, ``str``, ``path``, ``ints`` or ``expression``.
+        default: as the configs write it.
+        effect: what it does, with its unit.
+        low, high: inclusive range of a number.
+        choices: allowed words.
+        optional: may be null.
+        where: configs that have it.
+    """
+
+    kind: str
+    default: Any
+    effect: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    where: str = "train"
+
+
+_BOTH = "train, inference"
+KNOBS: dict[str, Knob] = {
+    "bundle_root": Knob("expression", "the bundle's folder", "folder that holds configs/ and models/", where=_BOTH),
+    "dataset_dir": Knob("path", "<bundle_root>/data", "folder of cases", where=_BOTH),
+    "output_dir": Knob("path", "<bundle_root>/runs/latest", "folder for everything that is written; inference: <bundle_root>/results", where=_BOTH),
+    "device": Knob("expression", "cuda if there is one, else cpu", "torch device", where=_BOTH),
+    "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
+    "checkpoint": Knob("path", "models/model.pt", "weights to evaluate or run; evaluation: <output_dir>/model.pt", where="evaluate, inference"),
+    "split": Knob("str", None, "train, val or test: run on one split; evaluation: test", choices=("train", "val", "test"), optional=True, where="evaluate, inference"),
+    "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
+    "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
+    "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
+    "preset": Knob("str", "default", "weights (α, β, γ) of brain, bone and lesion terms: " + "; ".join(f"{k} {v}" for k, v in PRESETS.items()), choices=tuple(PRESETS)),
+    "alpha": Knob("float", None, "weight of the brain term, replaces the preset's", low=0, optional=True),
+    "beta": Knob("float", None, "weight of the bone term, replaces the preset's", low=0, optional=True),
+    "gamma": Knob("float", None, "weight of the lesion term, replaces the preset's", low=0, optional=True),
+    "roi_weight": Knob("float", 1.0, "λ, weight of all regional terms against diffusion", low=0),
+    "max_epochs": Knob("int", 200, "epochs", low=1),
+    "batch_size": Knob("int", 2, "cases a batch", low=1),
+    "samples_per_case": Knob("int", 1, "crops a case, each counts towards the batch", low=1),
+    "patch_size": Knob("ints", [96, 96, 16], "crop in voxels, the slice axis last", low=1),
+    "learning_rate": Knob("float", 1e-4, "AdamW, after the warm-up; 5e-4 to 1e-3 suits short runs", low=0),
+    "final_learning_rate": Knob("float", 5e-5, "at the end of the cosine decay", low=0),
+    "warmup_steps": Knob("int", 200, "iterations of linear warm-up", low=0),
+    "weight_decay": Knob("float", 0.01, "AdamW", low=0),
+    "gradient_clip": Knob("float", 1.0, "largest gradient norm", low=1e-9),
+    "ema_decay": Knob("float", 0.999, "of the averaged weights that are validated and saved", low=0, high=0.999999),
+    "precision": Knob("str", "auto", "auto: bfloat16 on CUDA, float32 elsewhere; bf16 and fp32 force one", choices=("auto", "bf16", "fp32")),
+    "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
+    "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
+    "val_interval": Knob("int", 5, "epochs between validations", low=1),
+    "cache_rate": Knob("float", 1.0, "share of the cases kept in memory after loading", low=0, high=1),
+    "num_workers": Knob("int", 0, "processes that load batches", low=0, where=_BOTH),
+    "seed": Knob("int", 0, "of splits, crops, noise and weights", low=0, where=_BOTH),
+    "scheduler": Knob("str", "ddim", "noise schedule: ddim, or rflow for rectified flow", choices=("ddim", "rflow"), where=_BOTH),
+    "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
+    "num_samples": Knob("int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH),
+    "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised patch by patch, voxels", low=16, where=_BOTH),
+}  # fmt: skip
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """A yes/no knob as the command line gives it: true, false, 1, 0 in any case.
+
+    Raises:
+        InputError: for anything else.
+    """
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no"):
+        return False
+    raise InputError(f"{name}: wanted true or false, came {value!r}")
+
+
+def _check_value(name: str, knob: Knob, value: Any) -> None:
+    if value is None:
+        if not knob.optional:
+            raise InputError(f"{name}: wanted {_wanted(knob)}, came nothing")
+        return
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+        return  # computed from other knobs, which are checked themselves
+    if knob.kind == "bool":
+        as_bool(name, value)
+    elif knob.kind in ("int", "float"):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = number and (knob.kind == "float" or float(value).is_integer())
+        if not whole or not knob.low <= value <= knob.high:
+            raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}")
+    elif knob.kind == "ints":
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
+            raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}")
+    elif knob.choices and value not in knob.choices:
+        near = difflib.get_close_matches(str(value), knob.choices, 1)
+        raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}{f', near {near[0]}' if near else ''}")
+    elif knob.kind == "path" and not isinstance(value, str):
+        raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}")
+
+
+def _wanted(knob: Knob) -> str:
+    if knob.choices:
+        return "one of " + ", ".join(knob.choices)
+    noun = {"int": "a whole number", "float": "a number", "ints": "three whole numbers", "path": "a path", "bool": "true or false"}
+    text = noun.get(knob.kind, "a value")
+    if knob.low > -math.inf and knob.high < math.inf:
+        return f"{text} from {knob.low:g} to {knob.high:g}"
+    return f"{text} of {knob.low:g} or more" if knob.low > -math.inf else text
+
+
+def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
+    """Check all top-level keys of a parsed config.
+
+    Args:
+        config: top-level keys and their unresolved values.
+        structure: keys that are parts of the configs and no knobs.
+
+    Raises:
+        InputError: for a value that its knob does not take, and for a key that is no knob, no part and referenced nowhere.
+    """
+    for name, value in config.items():
+        if name in KNOBS:
+            _check_value(name, KNOBS[name], value)
+    for name in config:
+        if name in KNOBS or name in structure or name.startswith("_"):
+            continue
+        if not re.search(rf"@{re.escape(name)}\b", str({k: v for k, v in config.items() if k != name})):
+            near = difflib.get_close_matches(name, [*KNOBS, *structure], 1, cutoff=0.5)
+            raise InputError(
+                f"{name}: wanted a knob of docs/README.md, came an unknown one{f'; did you mean {near[0]}?' if near else ''}"
+            )
+
+
+#: Top-level keys of the configs that are no knobs.
+STRUCTURE = {
+    "imports", "network_def", "network", "denoiser", "ema", "ema_network", "noise_schedule", "volumes", "all_volumes", "preprocessing",
+    "augmentation", "concatenation", "loss", "optimizer", "learning_rate_plan", "train", "validate", "training", "evaluating", "run",
+    "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing", "handlers", "evaluator", "key_metric", "report",
+    "best_writer", "replica", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "amp",
+}  # fmt: skip
+
+
+def check_knobs() -> None:
+    """Check the config that this expression is part of. The first expression of every run list.
+
+    A config expression sees resolved items only, not the keys of the config, so the parser is found among the callers.
+
+    From here on an :class:`~roi_fusion.errors.InputError` that ends the process prints its sentence and no traceback.
+
+    Raises:
+        InputError: see :func:`check_config`.
+    """
+    sys.excepthook = _print_sentence
+    frame = sys._getframe(1)
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            check_config(parser.config, STRUCTURE)
+            return
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError("check_knobs: wanted to be called from a config expression, came another caller")
+
+
+def _print_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            print(f"error: {cause}", file=sys.stderr)
+            return
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, trace)
+
+
+def knob_table() -> str:
+    """The table of knobs in Markdown, for ``docs/README.md``."""
+    lines = ["| knob | default | range | effect | in |", "|---|---|---|---|---|"]
+    for name, knob in KNOBS.items():
+        default = "none" if knob.default is None else str(knob.default)
+        lines.append(f"| `{name}` | {default} | {_wanted(knob)} | {knob.effect} | {knob.where} |")
+    return "\n".join(lines)

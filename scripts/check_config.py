@@ -1,0 +1,27 @@
+#!/usr/bin/env python
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Check bundle configs without running them: the id, the file and the first cause of what is broken."""
+
+import sys
+
+from _cli import main
+
+from roi_fusion.config_check import find_fault
+
+
+def check_config(*config_files: str) -> None:
+    """Check one config, or several merged in order as --config_file merges them.
+
+    Args:
+        config_files: JSON files.
+    """
+    if not config_files:
+        sys.exit("error: wanted one or more config files, came none")
+    fault = find_fault(config_files)
+    if fault is not None:
+        sys.exit(str(fault))
+    print(f"no fault in {', '.join(config_files)}")
+
+
+if __name__ == "__main__":
+    main(check_config)
