@@ -1,6 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ BUNDLE = ROOT / "bundle"
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT / "scripts"))
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,16 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not there")
     return path
+
+
+@pytest.fixture(scope="session")
+def shared_preprocessing():
+    """The preprocessing of train.json behind loading, as a Compose."""
+    from monai.bundle import ConfigParser
+    from monai.transforms import Compose
+
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs" / "train.json"))
+    steps = [parser.get_parsed_content(f"preprocessing#{i}") for i in range(len(parser["preprocessing"]))]
+    loading = ("CompleteCased", "LoadImaged")
+    return Compose([s for s in steps if type(s).__name__ not in loading])

@@ -36,12 +36,13 @@ def test_every_step_stands_on_the_noise_level_that_the_network_is_told(name: str
     generator = torch.Generator().manual_seed(steps)
     clean, noise = (torch.randn(1, 2, 5, 4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     scheduler = make_scheduler(name)
+    levels = inference_levels(scheduler, steps)
+    epsilon = (noise - levels[0].signal * clean) / levels[0].noise  # the start is x_T = noise
     seen = []
 
     def watch(step: int, level: Level, x_t: torch.Tensor, x0: torch.Tensor) -> None:
         signal, deviation = signal_and_noise(make_scheduler(name), level.t)
-        start = deviation * noise if step == 0 else signal * clean + deviation * noise
-        assert torch.allclose(x_t, start, atol=1e-4)
+        assert torch.allclose(x_t, signal * clean + deviation * epsilon, atol=1e-4)
         seen.append(level.t)
 
     out = sample(lambda x, level: clean, noise, inference_levels(scheduler, steps), on_step=watch)
@@ -78,7 +79,7 @@ def test_a_gaussian_oracle_is_sampled_with_the_right_mean_and_variance(name: str
 def _deterministic_deviation(name: str, steps: int, deviation: float) -> float:
     """Deviation that exact DDIM stepping between the timesteps gives for the linear oracle: a product of scalars."""
     levels = [(lv.signal, lv.noise) for lv in inference_levels(make_scheduler(name), steps)] + [(1.0, 0.0)]
-    spread = levels[0][1]  # x_T = s_T·ε
+    spread = 1.0
     for (a, s), (b, r) in zip(levels, levels[1:]):
         gain = a * deviation**2 / (a**2 * deviation**2 + s**2)
         spread *= b * gain + r * (1 - a * gain) / s

@@ -79,14 +79,14 @@ def sample(
 
     Args:
         predict_x0: ``(x_t, level) → x₀`` of the same shape.
-        noise: ε of the start, which is ``levels[0].signal·0 + noise`` at full noise.
+        noise: the start x_T ~ N(0, I).
         levels: from :func:`inference_levels`; the last step goes to (1, 0), the clean state.
         on_step: called as ``(step, level, x_t, x₀)`` after each prediction.
 
     Returns:
         The clean state.
     """
-    x = noise * levels[0].noise
+    x = noise
     clean = [Level(0.0, 1.0, 0.0)]
     for step, (level, following) in enumerate(zip(levels, list(levels[1:]) + clean)):
         x0 = predict_x0(x, level)

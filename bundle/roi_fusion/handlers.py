@@ -135,12 +135,13 @@ class TrainingStatistics:
     Args:
         loss: whose components are read.
         optimizer: whose learning rate is read.
-        gradient_every: iterations between two measurements of the gradient shares.
+        gradient_every: iterations between two measurements of the gradient shares; the first of each epoch is measured.
     """
 
     def __init__(self, loss: RoiFusionLoss, optimizer: torch.optim.Optimizer, gradient_every: int = 20) -> None:
         self.loss, self.optimizer, self.gradient_every = loss, optimizer, max(int(gradient_every), 1)
         self._sums: dict[str, list[float]] = {}
+        self._iterations = 0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
@@ -149,14 +150,15 @@ class TrainingStatistics:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
 
     def _reset(self, engine: Engine) -> None:
-        self._sums = {}
+        self._sums, self._iterations = {}, 0
 
     def _add(self, **values: float) -> None:
         for name, value in values.items():
             self._sums.setdefault(name, []).append(value)
 
     def _measure_gradients(self, engine: Engine) -> None:
-        if (engine.state.iteration - 1) % self.gradient_every:
+        self._iterations += 1
+        if (self._iterations - 1) % self.gradient_every:
             return
         pred = engine.state.output["pred"]
         norms = {}

@@ -23,7 +23,7 @@ from scipy import ndimage
 from .errors import InputError
 from .lesions import MNI_BOX, Lesion, PackedLesions, procedural_lesion
 
-__all__ = ["CONTRASTS", "Phantom", "PhantomConfig", "draw_phantom", "write_phantoms"]
+__all__ = ["CONTRASTS", "Phantom", "PhantomConfig", "draw_phantom", "mni_tissue", "write_phantoms"]
 
 CONTRASTS = ("adc", "dwi", "flair", "t2", "t1")
 
@@ -156,6 +156,11 @@ def _template() -> tuple[_Field, _Field, np.ndarray]:
     start = np.round(box_affine[:3, 3] - affine[:3, 3]).astype(int)
     box = tuple(slice(s, s + n) for s, n in zip(start, box_shape))
     return tissue, shell, (grey + white)[box] > 0.5
+
+
+def mni_tissue() -> np.ndarray:
+    """Where grey or white matter is, boolean on :data:`~roi_fusion.lesions.MNI_BOX`."""
+    return _template()[2]
 
 
 def _rotation(degrees: Sequence[float]) -> np.ndarray:
@@ -407,7 +412,7 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
     lesion: Lesion | None = None
     if rng.random() >= config.lesion_free_share:
         if lesions is None:
-            lesion = procedural_lesion(rng, _template()[2])
+            lesion = procedural_lesion(rng, mni_tissue())
         else:  # walk through a fixed shuffle of the file, so that no mask comes twice before all came once
             order = np.random.default_rng(seed[0]).permutation(len(lesions))
             lesion = lesions[int(order[seed[-1] % len(lesions)])]
@@ -464,6 +469,8 @@ def write_phantoms(
     Yields:
         The name of each case once its files are written.
     """
+    if int(num_cases) != num_cases or num_cases < 1:
+        raise InputError(f"num_cases: wanted 1 or more, came {num_cases}")
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     record: dict = {

@@ -23,7 +23,9 @@ from . import __version__
 from .errors import InputError
 from .handlers import is_first_rank, read_history
 
-__all__ = ["case_figure", "history_figures", "write_report", "write_training_report"]
+__all__ = [
+    "case_figure", "history_figures", "markdown_table", "metrics_text", "write_report", "write_training_report",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +248,17 @@ def metrics_text(output_dir: str | Path) -> str:
     lines = [f"{summary['cases']} cases".ljust(width) + "".join(f"  {n:>18}" for n in names)]
     for i, head in enumerate(table["head"]):
         lines.append(head.ljust(width) + "".join(f"  {r['cells'][i]['value']:>18}" for r in table["rows"]))
+    return "\n".join(lines)
+
+
+def markdown_table(summary: Mapping[str, Any]) -> str:
+    """A ``summary.json`` as a Markdown table: a line per metric with its 95 % interval, a column per method."""
+    table = _table(summary["methods"])
+    names = [r["name"].split(" (")[0] for r in table["rows"]]
+    lines = [f"| {summary['cases']} cases | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for i, head in enumerate(table["head"]):
+        cells = [r["cells"][i] for r in table["rows"]]
+        lines.append(f"| {head} | " + " | ".join(f"{c['value']} ({c['ci']})" if c["ci"] else c["value"] for c in cells) + " |")
     return "\n".join(lines)
 
 

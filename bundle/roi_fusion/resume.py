@@ -34,7 +34,7 @@ def _read(path: str | Path, what: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"{path}: wanted {what} of plain tensors, came pickled objects or no checkpoint at all") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as e:
+    except Exception as e:  # torch.load raises whatever the broken bytes lead it to
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise InputError(f"{path}: wanted {what}, came a file that cannot be read ({first[:120]})") from None
 
@@ -64,27 +64,37 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
 
 
 def prepare_training(
-    trainer: Any, output_dir: str | Path, resume: str | None, objects: Mapping[str, Any], datasets: Sequence[Any]
+    trainer: Any,
+    output_dir: str | Path,
+    resume: str | None,
+    best: CheckpointWriter | None,
+    objects: Mapping[str, Any],
+    datasets: Sequence[Any],
 ) -> None:
-    """Continue from `resume` where it is given; save ``last.pt`` after every epoch and ``errors.json`` at the start.
+    """Continue from `resume` where it is given; from now on save the best weights and ``last.pt``, and ``errors.json`` at once.
 
     Args:
         trainer: engine, not started.
         output_dir: folder of the training.
         resume: ``last.pt``, or None.
-        objects: everything that ``last.pt`` holds, ``{name: object with state_dict and load_state_dict}``.
+        best: writer of the best weights; attached here, because ``last.pt`` holds its score so far.
+        objects: what else ``last.pt`` holds, ``{name: object with state_dict and load_state_dict}``.
         datasets: whose refused cases go to ``errors.json``.
 
     Raises:
         InputError: when `resume` is missing or does not fit, or nothing is left to train.
     """
     folder = Path(output_dir)
+    objects = dict(objects)
+    if best is not None:
+        best.attach(trainer)
+        objects["best"] = best
     if resume:
         state = _read(resume, "a checkpoint to resume (last.pt)")
         if not isinstance(state, dict) or not set(objects) <= set(state):
             raise InputError(f"{resume}: wanted a checkpoint to resume (last.pt), came a file without {', '.join(objects)}")
         try:
-            CheckpointLoader(str(resume), dict(objects), map_location="cpu")(trainer)
+            CheckpointLoader(str(resume), objects, map_location="cpu")(trainer)
         except (RuntimeError, ValueError, KeyError) as e:
             first = str(e).strip().splitlines()[0]
             raise InputError(f"{resume}: wanted a checkpoint of this training, came another ({first[:160]})") from None

@@ -45,7 +45,7 @@ def grey_to_hu(
 def _head_of(ct: np.ndarray, mri: np.ndarray) -> np.ndarray:
     """Head from both: the scalp is black in a brain window, the skull black in most MR."""
     tissue = np.stack([ndimage.binary_opening(ct[..., k] > 20, iterations=2) for k in range(ct.shape[-1])], -1)
-    bright = mri > 0.6 * threshold_otsu(mri)
+    bright = mri > 0.6 * threshold_otsu(mri.ravel())
     both = largest_component(tissue | np.stack([ndimage.binary_opening(bright[..., k]) for k in range(ct.shape[-1])], -1))
     return np.stack([ndimage.binary_fill_holes(ndimage.binary_closing(both[..., k], iterations=2)) for k in range(ct.shape[-1])], -1)
 

@@ -1,0 +1,93 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from roi_fusion.augment import RandRegistrationJitterd, rigid_resample
+from roi_fusion.errors import InputError
+
+
+def blob(shape: tuple[int, int, int], centre: tuple[float, float, float], spacing: tuple[float, float, float]) -> torch.Tensor:
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing)]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    square = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
+    return torch.from_numpy(np.exp(-square / (2 * 9.0**2))).float()[None]
+
+
+def centre_of(volume: torch.Tensor, spacing: tuple[float, float, float]) -> np.ndarray:
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in zip(volume.shape[1:], spacing)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
+    weight = volume[0].numpy()
+    return (grid * weight).sum((1, 2, 3)) / weight.sum()
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 6.0), (2.0, 1.0, 1.0)])
+def test_a_shift_is_in_millimetres_on_anisotropic_voxels(spacing: tuple[float, float, float]) -> None:
+    shape = tuple(int(90 / s) for s in spacing)
+    still = blob(shape, (0, 0, 0), spacing)
+    moved = rigid_resample(still, spacing, (0, 0, 0), (4.0, -3.0, 6.0))
+    np.testing.assert_allclose(centre_of(moved, spacing), [-4.0, 3.0, -6.0], atol=0.3)
+
+
+def test_a_rotation_keeps_distances_on_anisotropic_voxels() -> None:
+    spacing, shape = (1.0, 1.0, 6.0), (120, 120, 20)
+    start = np.array([0.0, 25.0, 12.0])
+    angles = np.deg2rad([10.0, 0, 0])
+    moved = centre_of(rigid_resample(blob(shape, tuple(start), spacing), spacing, angles, (0, 0, 0)), spacing)
+    assert np.linalg.norm(moved) == pytest.approx(np.linalg.norm(start), abs=0.5)
+    cosine = moved[1:] @ start[1:] / np.linalg.norm(start) ** 2
+    assert np.rad2deg(np.arccos(cosine)) == pytest.approx(10.0, abs=1.0)
+
+
+def sample() -> dict:
+    torch.manual_seed(0)
+    head = torch.zeros(1, 40, 40, 8)
+    head[:, 6:34, 6:34] = 1
+    bone = head.clone()
+    bone[:, 9:31, 9:31] = 0
+    ct = (3 * bone + torch.randn_like(head) * 0.1) * head
+    mri = (torch.randn_like(head) + 0.5) * head
+    affine = np.diag([1.0, 1.0, 6.0, 1.0])
+    volumes = {"image": mri, "ct": ct, "head": head, "bone": bone, "dense": torch.zeros_like(head), "label": head * 0, "brain": head - bone}
+    data = {k: MetaTensor(v, affine=affine) for k, v in volumes.items()}
+    for key in ("head", "bone", "dense", "label", "brain"):
+        data[key] = data[key].to(torch.uint8)
+    data["intensity"] = {"lower": 0.05, "ct_mean": 0.5, "ct_std": 0.2}
+    return data
+
+
+def test_ct_bone_and_head_move_together_and_the_mri_stays() -> None:
+    data = sample()
+    jitter = RandRegistrationJitterd(prob=1.0, shift_mm=3.0, rotation_degrees=0.0)
+    jitter.set_random_state(1)
+    out = jitter(data)
+    assert not torch.equal(out["ct"], data["ct"])
+    assert not torch.equal(out["bone"], data["bone"])
+    assert torch.equal(out["brain"], data["brain"])
+    both = (out["head"] > 0) & (data["head"] > 0)
+    assert torch.equal(out["image"][both], data["image"][both])
+    outside = out["head"] == 0
+    assert (out["ct"][outside] == 0).all()
+    assert (out["image"][outside] == 0).all()
+    assert (out["ct"][out["head"] > 0] != 0).all()
+    assert float(out["ct"][out["bone"] > 0].mean()) > 2  # the mask moved with what it marks
+    assert out["bone"].dtype == torch.uint8
+    assert torch.equal(data["ct"], sample()["ct"])  # nothing is changed in place
+
+
+def test_the_same_state_moves_alike_and_probability_zero_does_not_move() -> None:
+    jitter = RandRegistrationJitterd(prob=1.0)
+    first, second = (jitter.set_random_state(3)(sample())["ct"] for _ in range(2))
+    assert torch.equal(first, second)
+    data = sample()
+    assert torch.equal(RandRegistrationJitterd(prob=0.0)(data)["ct"], data["ct"])
+    assert torch.equal(RandRegistrationJitterd(1.0, 0.0, 0.0)(data)["ct"], data["ct"])
+
+
+def test_bad_limits_are_refused() -> None:
+    with pytest.raises(InputError, match="registration jitter"):
+        RandRegistrationJitterd(shift_mm=-1)
+    with pytest.raises(InputError, match="registration jitter"):
+        RandRegistrationJitterd(prob=1.5)

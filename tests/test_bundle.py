@@ -1,0 +1,305 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The bundle as users start it: the four commands, from several places, killed, resumed, in two processes, on bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import nibabel.processing
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLE, ROOT, shared
+from jsonschema import validate
+from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+from roi_fusion.network import OUTPUT_CHANNELS, RoiFusionNet
+from roi_fusion.results import RESULT_FILES
+
+SMALL = [
+    "--network_def#channels", "[8,8,12,12]", "--network_def#denoiser_channels", "[4,4,6]", "--patch_size", "[32,32,4]",
+    "--val_interval", "1", "--num_inference_steps", "2",
+]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "monai.bundle", "run", *arguments]
+
+
+def run(*arguments: str, cwd: Path = BUNDLE, ok: bool = True, start: list[str] | None = None) -> str:
+    """Run a bundle command as a user does; returns everything it printed."""
+    done = subprocess.run(
+        (start or [sys.executable]) + ["-m", "monai.bundle", "run", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) is ok, text[-6000:]
+    return text
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny training of two epochs, by the README's command."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = folder / "data"
+    shutil.copytree(tiny_dataset, data)
+    (data / "phantom_0001" / "lesion_mask.nii.gz").unlink()  # unknown, not empty
+    run("training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--output_dir", str(folder / "run"),
+        "--max_epochs", "2", *SMALL)  # fmt: skip
+    return folder
+
+
+def test_training_leaves_what_it_promises(trained: Path) -> None:
+    run_dir = trained / "run"
+    assert {p.name for p in run_dir.iterdir()} == {"model.pt", "last.pt", "history.jsonl", "errors.json", "report.html", "tensorboard"}
+    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in rows] == [1, 2]
+    for name in ("diffusion", "brain", "bone", "lesion", "masks", "total"):
+        assert np.isfinite(rows[0][f"loss_{name}"])
+    for name in ("mri_mean", "mri_std", "ct_mean", "ct_std", "fused_min", "fused_max", "fused_at_bounds", "learning_rate"):
+        assert name in rows[0]
+    assert rows[1]["validation"]["brain_ssim"] > 0
+    assert set(rows[1]["baselines"]) == {"average", "maximum", "paste", "target"}
+    assert rows[1]["baselines"]["target"]["brain_ssim"] >= 0.98
+    assert rows[1]["baselines"]["target"]["bone_ssim"] >= 0.98
+    assert json.loads((run_dir / "errors.json").read_text()) == {}
+    weights = torch.load(run_dir / "model.pt", weights_only=True)
+    assert all(isinstance(v, torch.Tensor) for v in weights.values())
+    whole = torch.load(run_dir / "last.pt", weights_only=True)
+    assert set(whole) == {"model", "ema", "optimizer", "plan", "trainer", "best"}
+
+
+def test_evaluation_writes_tables_volumes_and_report(trained: Path) -> None:
+    text = run(
+        "--config_file", "['configs/train.json','configs/evaluate.json']", "--dataset_dir", str(trained / "data"), "--output_dir",
+        str(trained / "run"), *SMALL[:4], "--num_inference_steps", "2",
+    )  # fmt: skip
+    folder = trained / "run" / "evaluation"
+    test_cases = json.loads((trained / "data" / "splits.json").read_text())["test"]
+    assert f"{len(test_cases)} case" in text
+    with (folder / "metrics.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert [r["case"] for r in rows if r["method"] == "roi_fusion"] == test_cases
+    assert {r["method"] for r in rows} == {"roi_fusion", "average", "maximum", "paste", "target"}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["cases"] == len(test_cases)
+    assert summary["counts"]["fused_at_bounds"] == 0
+    assert (folder / "report.html").stat().st_size > 20_000
+    assert (folder / test_cases[0] / "fused.nii.gz").exists()
+
+
+def check_results(folder: Path, mri_file: Path) -> None:
+    mri = nib.load(mri_file)
+    volumes = {}
+    for stem, dtype in RESULT_FILES.values():
+        image = nib.load(folder / f"{stem}.nii.gz")
+        assert image.shape == mri.shape
+        assert image.get_data_dtype() == dtype
+        np.testing.assert_allclose(image.affine, mri.affine, atol=1e-4)
+        volumes[stem] = np.asarray(image.dataobj)
+    outside = np.isnan(volumes["provenance"]) & (volumes["fused"] == 0)
+    assert outside.any()
+    assert set(np.unique(volumes["lesion"])) <= {0, 1}
+    for stem in ("lesion_prob", "uncertainty"):
+        assert 0 <= volumes[stem].min() <= volumes[stem].max() <= 1
+    share = volumes["provenance"][~np.isnan(volumes["provenance"])]
+    assert 0 <= share.min() <= share.max() <= 1
+    facts = json.loads((folder / "result.json").read_text())
+    assert {"normalisation", "seed", "num_inference_steps", "guidance", "largest_residual", "lesion_ml", "lesion_ml_interval", "versions"} <= set(facts)
+    assert facts["largest_residual"] == pytest.approx(float(np.abs(volumes["residual"]).max()), rel=1e-4)
+    assert facts["fused_at_bounds"] == 0
+
+
+@pytest.mark.parametrize("place", ["bundle", "root", "elsewhere"])
+def test_inference_from_anywhere_names_refused_cases_and_goes_on(place: str, trained: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained / "data", data)
+    for n in range(4, 8):
+        shutil.rmtree(data / f"phantom_000{n}")
+    (data / "phantom_0000" / "ct.nii.gz").write_text("no volume")
+    cwd = {"bundle": BUNDLE, "root": ROOT, "elsewhere": tmp_path}[place]
+    config = {"bundle": "configs/inference.json", "root": "bundle/configs/inference.json", "elsewhere": str(BUNDLE / "configs/inference.json")}
+    where = ["--bundle_root", str(BUNDLE)] if place == "elsewhere" else []
+    out = tmp_path / "out"
+    run("--config_file", config[place], "--dataset_dir", str(data), "--output_dir", str(out), "--checkpoint", str(trained / "run" / "model.pt"),
+        *where, *SMALL[:4], cwd=cwd)  # fmt: skip
+    errors = json.loads((out / "errors.json").read_text())
+    assert list(errors) == ["phantom_0000"]
+    assert "ct.nii.gz: wanted a readable volume" in errors["phantom_0000"]
+    for n in (1, 2, 3):
+        check_results(out / f"phantom_000{n}", data / f"phantom_000{n}" / "mri.nii.gz")
+    assert (out / "metrics.csv").exists()
+    assert "phantom_0000" in (out / "report.html").read_text()
+
+
+def test_a_single_pair_in_another_orientation_and_on_another_grid(trained: Path, tmp_path: Path) -> None:
+    case = trained / "data" / "phantom_0002"
+    mri, ct = (nib.load(case / f"{n}.nii.gz") for n in ("mri", "ct"))
+    change = nib.orientations.ornt_transform(nib.io_orientation(mri.affine), nib.orientations.axcodes2ornt(("S", "L", "P")))
+    nib.save(mri.as_reoriented(change), tmp_path / "x_mri.nii.gz")
+    fine = nib.processing.resample_to_output(ct, (4.0, 4.0, 9.0), order=1, cval=-1000)
+    nib.save(fine, tmp_path / "other.nii.gz")
+    run("--config_file", "configs/inference.json", "--mri", str(tmp_path / "x_mri.nii.gz"), "--ct", str(tmp_path / "other.nii.gz"), "--output_dir",
+        str(tmp_path / "out"), "--checkpoint", str(trained / "run" / "model.pt"), *SMALL[:4])  # fmt: skip
+    check_results(tmp_path / "out" / "x", tmp_path / "x_mri.nii.gz")
+
+
+def train_arguments(data: Path, out: Path, *more: str) -> list[str]:
+    return ["training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--output_dir", str(out), "--max_epochs", "3",
+            "--batch_size", "1", *SMALL, *more]  # fmt: skip
+
+
+def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(trained: Path, tmp_path: Path) -> None:
+    data = trained / "data"
+    run(*train_arguments(data, tmp_path / "whole"))
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(command(*train_arguments(data, killed)), cwd=BUNDLE, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (killed / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(0.15)  # into the second epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = int(torch.load(killed / "last.pt", weights_only=True)["trainer"]["iteration"])
+    steps = int(torch.load(tmp_path / "whole" / "last.pt", weights_only=True)["trainer"]["iteration"])
+    assert 0 < reached < steps
+    run(*train_arguments(data, killed, "--resume", str(killed / "last.pt")))
+    first, second = (torch.load(d / "last.pt", weights_only=True) for d in (tmp_path / "whole", killed))
+    for part in ("model", "ema"):
+        assert all(torch.equal(v, second[part][k]) for k, v in first[part].items()), part
+    moments = [s["exp_avg"] for s in first["optimizer"]["state"].values()]
+    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, second["optimizer"]["state"].values()))
+    assert first["best"] == second["best"]
+    histories = [[json.loads(line) for line in (d / "history.jsonl").read_text().splitlines()] for d in (tmp_path / "whole", killed)]
+    assert histories[0] == histories[1]
+    best = [torch.load(d / "model.pt", weights_only=True) for d in (tmp_path / "whole", killed)]
+    assert all(torch.equal(v, best[1][k]) for k, v in best[0].items())
+
+
+def test_two_processes_train_and_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    text = run(
+        "training", "--config_file", "['configs/train.json','configs/multi_gpu_train.json']", "--dataset_dir", str(trained / "data"), "--output_dir", str(out),
+        "--max_epochs", "2", *SMALL, start=[sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"],
+    )  # fmt: skip
+    assert len((out / "history.jsonl").read_text().splitlines()) == 2
+    assert text.count("new best score") == text.count("new best score 0")
+    assert text.count("INFO - report: ") == 1
+    load = torch.load(out / "model.pt", weights_only=True)
+    assert not any(k.startswith("module.") for k in load)
+    assert not list(out.glob("previous-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--stepz", "9"], "error: stepz: wanted a knob of docs/README.md, came an unknown one"),
+        (["--max_epoch", "9"], "did you mean max_epochs?"),
+        (["--preset", "strok"], "error: preset: wanted one of default, stroke"),
+        (["--dataset_dir", "nowhere"], "error: dataset_dir: wanted a folder of cases, found no folder nowhere"),
+        (["--resume", "no/last.pt"], "error: no/last.pt: wanted a checkpoint to resume (last.pt), found no such file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_traceback(arguments: list[str], sentence: str, trained: Path, tmp_path: Path) -> None:
+    given = ["--dataset_dir", str(trained / "data")] if "--dataset_dir" not in arguments else []
+    text = run("training", "--config_file", "configs/train.json", "--output_dir", str(tmp_path / "run"), *given, *SMALL[:6], *arguments, ok=False)
+    assert sentence in text
+    assert "Traceback" not in text
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_a_single_pair_that_is_refused_ends_with_its_sentence(trained: Path, tmp_path: Path) -> None:
+    mri = trained / "data" / "phantom_0002" / "mri.nii.gz"
+    text = run("--config_file", "configs/inference.json", "--mri", str(mri), "--ct", str(mri), "--output_dir", str(tmp_path / "out"), "--checkpoint",
+               str(trained / "run" / "model.pt"), *SMALL[:4], ok=False)  # fmt: skip
+    assert "error: " in text
+    assert "wanted CT in HU (air near -1000, bone above 300), came values from" in text
+    assert "Traceback" not in text
+
+
+def test_a_volume_with_fewer_slices_than_a_patch_trains(tmp_path: Path) -> None:
+    from roi_fusion.phantoms import PhantomConfig, write_phantoms
+
+    list(write_phantoms(tmp_path / "data", 4, PhantomConfig(shape=(40, 52, 3), spacing_mm=(5.5, 5.0, 20.0)), seed=1))
+    run("training", "--config_file", "configs/train.json", "--dataset_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "run"), "--max_epochs", "1",
+        *SMALL[:4], "--patch_size", "[64,64,8]")  # fmt: skip
+    assert (tmp_path / "run" / "last.pt").exists()
+
+
+def test_the_package_imports_from_the_four_places(tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "bundle"
+    shutil.copytree(BUNDLE, copy, ignore=shutil.ignore_patterns("__pycache__", "runs", "results", "data"))
+    show = "import roi_fusion; print(roi_fusion.__file__)"
+    config = tmp_path / "show.json"
+    config.write_text(json.dumps({"imports": ["$import roi_fusion"], "run": ["$print('FOUND', roi_fusion.__file__)"]}))
+    (copy / "configs" / "show.json").write_text(config.read_text())
+
+    def output(*arguments: str, cwd: Path) -> str:
+        return subprocess.run([sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+
+    expected = str(copy / "roi_fusion" / "__init__.py")
+    assert expected in output("-c", show, cwd=copy)
+    for cwd, file in ((copy, "configs/show.json"), (copy.parent, "bundle/configs/show.json"), (tmp_path, str(copy / "configs" / "show.json"))):
+        found = output("-m", "monai.bundle", "run", "--config_file", file, "--bundle_root", str(copy), cwd=cwd)
+        line = next(part for part in found.splitlines() if part.startswith("FOUND"))
+        assert (cwd / line.split()[1]).resolve() == Path(expected).resolve()
+    assert expected in output("-c", f"import sys; sys.path.insert(0, {str(copy)!r}); {show}", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
+def test_no_property_is_missing(name: str, kind: str, trained: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / f"{name}.json"), workflow_type=kind, dataset_dir=str(trained / "data"),
+        output_dir=str(trained / "properties"), logging_file=False,
+    )  # fmt: skip
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert isinstance(workflow.network_def, RoiFusionNet)
+    assert workflow.version == "0.1.0"
+
+
+def test_train_and_inference_share_their_preprocessing() -> None:
+    train, inference = (json.loads((BUNDLE / "configs" / f"{n}.json").read_text()) for n in ("train", "inference"))
+    assert inference["preprocessing"]["transforms"] == train["preprocessing"] + train["concatenation"]
+    assert inference["network_def"] == train["network_def"]
+
+
+def test_metadata_follows_the_schema_and_the_changelog() -> None:
+    metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    validate(metadata, json.loads(shared("data/meta_schema_20240725.json").read_text()))
+    import roi_fusion
+
+    assert metadata["version"] == roi_fusion.__version__
+    assert metadata["version"] in metadata["changelog"]
+    assert f"## {metadata['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert len(channels) == metadata["network_data_format"]["outputs"]["pred"]["num_channels"] == len(OUTPUT_CHANNELS)
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says() -> None:
+    verify_net_in_out(
+        net_id="network_def", meta_file=str(BUNDLE / "configs" / "metadata.json"), config_file=str(BUNDLE / "configs" / "inference.json"), device="cpu", n=3, p=2
+    )
+
+
+def test_the_shipped_weights_load_and_export(tmp_path: Path) -> None:
+    weights = BUNDLE / "models" / "model.pt"
+    assert weights.stat().st_size < 25e6
+    network = RoiFusionNet().eval()
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    exported = tmp_path / "model.ts"
+    ckpt_export(
+        net_id="network_def", filepath=str(exported), ckpt_file=str(weights), meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        config_file=str(BUNDLE / "configs" / "inference.json"), key_in_ckpt="", input_shape=[1, 2, 32, 32, 4],
+    )  # fmt: skip
+    image = torch.randn(1, 2, 40, 33, 3)
+    with torch.no_grad():
+        assert torch.allclose(torch.jit.load(str(exported))(image), network(image), atol=1e-3)

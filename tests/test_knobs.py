@@ -1,0 +1,90 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import BUNDLE
+from monai.bundle import ConfigParser
+from roi_fusion.errors import InputError
+from roi_fusion.knobs import KNOBS, STRUCTURE, as_bool, check_config, check_knobs, knob_table
+
+
+def config(name: str) -> dict:
+    return json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("names", [("train",), ("inference",), ("train", "evaluate"), ("train", "multi_gpu_train")])
+def test_the_shipped_configs_pass(names: tuple[str, ...]) -> None:
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / "configs" / f"{n}.json") for n in names])
+    check_config(parser.config, STRUCTURE)
+
+
+def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
+    for name, knob in KNOBS.items():
+        places = [n for n in ("train", "inference", "evaluate") if n in knob.where.replace(",", "").split()]
+        assert places, name
+        for place in places:
+            content = config(place)
+            assert name in content, f"{name} is not in {place}.json"
+            if knob.kind in ("int", "float", "ints", "bool") and place == "train" and name != "num_samples":
+                assert content[name] == knob.default, name
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("num_inferenc_steps", 4, "num_inferenc_steps: wanted a knob of docs/README.md, came an unknown one; did you mean num_inference_steps?"),
+        ("stepz", 9, "stepz: wanted a knob of docs/README.md, came an unknown one"),
+        ("max_epochs", 0, "max_epochs: wanted a whole number of 1 or more, came 0"),
+        ("max_epochs", 2.5, "max_epochs: wanted a whole number of 1 or more, came 2.5"),
+        ("max_epochs", "ten", "max_epochs: wanted a whole number of 1 or more, came 'ten'"),
+        ("max_epochs", None, "max_epochs: wanted a whole number of 1 or more, came nothing"),
+        ("learning_rate", -1e-4, "learning_rate: wanted a number of 0 or more, came -0.0001"),
+        ("ema_decay", 1.0, "ema_decay: wanted a number from 0 to 0.999999, came 1.0"),
+        ("patch_size", [96, 96], "patch_size: wanted three whole numbers of 1 or more, came [96, 96]"),
+        ("preset", "strok", "preset: wanted one of default, stroke, brain_tumor, bone_tumor, metastasis, came 'strok', near stroke"),
+        ("scheduler", "ddpm", "scheduler: wanted one of ddim, rflow, came 'ddpm'"),
+        ("precision", True, "precision: wanted one of auto, bf16, fp32, came True"),
+        ("dataset_dir", 7, "dataset_dir: wanted a path, came 7"),
+        ("batch_size", True, "batch_size: wanted a whole number of 1 or more, came True"),
+    ],
+)
+def test_what_a_user_mistypes_is_named(key: str, value: object, sentence: str) -> None:
+    with pytest.raises(InputError) as e:
+        check_config({**config("train"), key: value}, STRUCTURE)
+    assert str(e.value).startswith(sentence)
+
+
+def test_a_users_own_part_is_accepted_when_it_is_used() -> None:
+    own = config("train")
+    own["my_loss"] = {"_target_": "torch.nn.L1Loss"}
+    with pytest.raises(InputError, match="my_loss"):
+        check_config(own, STRUCTURE)
+    own["train"]["trainer"]["loss_function"] = "@my_loss"
+    check_config(own, STRUCTURE)
+
+
+def test_the_expression_finds_the_config_it_is_part_of() -> None:
+    def parser(**extra: object) -> ConfigParser:
+        return ConfigParser({"run": "$roi_fusion.knobs.check_knobs()", "imports": ["$import roi_fusion"], "seed": 1, **extra})
+
+    parser().get_parsed_content("run")
+    with pytest.raises(RuntimeError) as e:
+        parser(sede=2).get_parsed_content("run")
+    assert isinstance(e.value.__cause__, InputError)
+    assert "did you mean seed?" in str(e.value.__cause__)
+    with pytest.raises(RuntimeError, match="wanted to be called from a config expression"):
+        check_knobs()
+
+
+def test_yes_and_no() -> None:
+    assert [as_bool("x", v) for v in (True, "true", "True", 1, "yes")] == [True] * 5
+    assert [as_bool("x", v) for v in (False, "false", "FALSE", 0, "no")] == [False] * 5
+    with pytest.raises(InputError, match="register: wanted true or false, came 'maybe'"):
+        as_bool("register", "maybe")
+
+
+def test_the_docs_hold_the_table() -> None:
+    assert knob_table() in (BUNDLE / "docs" / "README.md").read_text()
