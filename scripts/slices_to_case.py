@@ -4,6 +4,7 @@
 
 from _cli import main
 
+from roi_fusion.knobs import as_bool
 from roi_fusion.slices import slices_to_cases
 
 
@@ -14,6 +15,7 @@ def slices_to_case(
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 5.0),
     window_hu: tuple[float, float] = (-5.0, 80.0),
     slice_digits: int = 2,
+    fill_gaps: bool = False,
 ) -> None:
     """Write <output_dir>/<patient>/{mri,ct}.nii.gz from pictures named by patient and slice (16003.png: patient 160, slice 3).
 
@@ -24,10 +26,12 @@ def slices_to_case(
         spacing_mm: of pixels and slices, as 1,1,5.
         window_hu: HU of black and white; 250 and above counts as bone, outside the head as air.
         slice_digits: how many last digits of a name count slices.
+        fill_gaps: true interpolates missing slices; otherwise such a patient is refused.
     """
     for folder in slices_to_cases(
-        ct_dir, mri_dir, output_dir, spacing_mm=spacing_mm, window_hu=window_hu, slice_digits=slice_digits
-    ):
+        ct_dir, mri_dir, output_dir, spacing_mm=spacing_mm, window_hu=window_hu, slice_digits=slice_digits,
+        fill_gaps=as_bool("fill_gaps", fill_gaps),
+    ):  # fmt: skip
         print(folder)
 
 

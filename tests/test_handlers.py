@@ -73,14 +73,17 @@ def test_gradients_are_clipped_and_their_norm_is_kept() -> None:
         GradientClipper([weight], 0.0)
 
 
-def test_ties_at_a_bound_are_counted_and_free_extremes_are_not() -> None:
+def test_a_clamp_is_counted_and_free_or_saturated_extremes_are_not() -> None:
     torch.manual_seed(0)
-    fused, head = torch.randn(1, 1, 10, 10, 4), torch.ones(1, 1, 10, 10, 4)
-    assert count_at_bounds(fused, head) == 0
-    clamped = fused.clamp(-1.0, 1.5)
-    assert count_at_bounds(clamped, head) == int((fused <= -1).sum() + (fused >= 1.5).sum())
-    head[:] = 0
-    assert count_at_bounds(clamped, head) == 0
+    image = torch.randn(1, 2, 10, 10, 4)
+    fused = 0.4 * image[:, :1] + 0.6 * image[:, 1:]
+    assert count_at_bounds(fused, image) == 0
+    clamped = fused.clamp(-1.0, 1.2)
+    assert count_at_bounds(clamped, image) == int((fused <= -1).sum() + (fused >= 1.2).sum()) > 10
+    metal = image.clone()
+    metal[:, 1, :2, :2, 0] = 9.0  # beyond the companding's end: the same CT value in several voxels
+    assert count_at_bounds(metal[:, 1:], metal) == 0
+    assert count_at_bounds(clamped, torch.zeros_like(image)) == 0
 
 
 def test_statistics_hold_every_component_and_its_share_of_the_gradient() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from roi_fusion.diffusion import ct_weight, fusion_target
 from roi_fusion.errors import InputError
-from roi_fusion.losses import COMPONENTS, PRESETS, RoiFusionLoss, boundary_loss, regional_ssim_loss
+from roi_fusion.losses import COMPONENTS, PRESETS, RoiFusionLoss, boundary_loss, brain_ssim_loss, regional_ssim_loss
 from roi_fusion.metrics import regional_ssim
 
 
@@ -22,7 +22,7 @@ def make_target(batch: int = 2) -> dict[str, torch.Tensor]:
 
 def perfect(target: dict[str, torch.Tensor]) -> torch.Tensor:
     weight = ct_weight(torch.maximum(target["bone"], target["dense"]), target["brain"])
-    logits = [20.0 * (2 * m - 1) for m in (target["label"], target["brain"] * (weight == 0), target["bone"])]
+    logits = [20.0 * (2 * m - 1) for m in (target["label"], target["brain"] * (1 - target["bone"]), target["bone"])]
     return torch.cat([fusion_target(target["image"], weight), *logits, 1 - weight], dim=1)
 
 
@@ -31,8 +31,9 @@ def test_the_target_itself_costs_nothing() -> None:
     loss = RoiFusionLoss()
     loss(perfect(target), target)
     assert set(loss.components) == {*COMPONENTS, "total"}
-    for name in ("diffusion", "brain", "bone"):
+    for name in ("diffusion", "bone"):
         assert float(loss.components[name]) == pytest.approx(0, abs=1e-5), name
+    assert float(loss.components["brain"]) < 0.1  # its ordinary windows see the bone beside
     assert float(loss.components["lesion"]) < 0.01
     assert float(loss.components["masks"]) < 0.1  # the cross entropy of the soft ring has a floor
 
@@ -57,7 +58,7 @@ def test_each_component_sees_its_own_fault(spoil, component: str) -> None:
     after = {k: float(v) for k, v in loss.components.items()}
     assert after[component] > before[component] + 0.01
     assert after["total"] > before["total"]
-    untouched = {"brain", "bone", "lesion"} - {component}
+    untouched = {"bone", "lesion"} - {component}
     assert all(after[k] == pytest.approx(before[k], abs=1e-4) for k in untouched)
 
 
@@ -100,6 +101,8 @@ def test_regional_ssim_loss_is_one_minus_the_metric() -> None:
     expected = 1 - regional_ssim(a, b, roi, data_range=1.0)
     assert torch.allclose(regional_ssim_loss(a, b, roi).double(), expected, atol=1e-5)
     assert regional_ssim_loss(a, b, torch.zeros_like(roi)).tolist() == [0, 0]
+    wide = 1 - regional_ssim(a, b, roi, data_range=1.0, context=True)
+    assert torch.allclose(brain_ssim_loss(a, b, roi.float()).double(), 0.5 * (expected + wide), atol=1e-5)
 
 
 def test_the_boundary_term_grows_with_the_distance_and_has_a_gradient() -> None:

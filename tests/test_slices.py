@@ -81,6 +81,10 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (ct_dir / "1605.png").unlink()
     with pytest.raises(InputError, match="every slice of patient 16, found no slice 5"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
+    case = slices_to_cases(ct_dir, mri_dir, tmp_path / "filled", fill_gaps=True)[0]
+    array = np.asarray(nib.load(case / "mri.nii.gz").dataobj, float)
+    np.testing.assert_allclose(array[..., 2], (array[..., 1] + array[..., 3]) / 2, atol=0.51)
+    assert json.loads((case / "slices.json").read_text())["pictures"] == ["1603.png", "1604.png", None, "1606.png", "1607.png"]
     (mri_dir / "1607.png").unlink()
     with pytest.raises(InputError, match=r"1607\.png: wanted an MR slice of the same name"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")

@@ -17,7 +17,7 @@ from monai.networks.schedulers import DDIMScheduler, RFlowScheduler
 
 from .errors import InputError
 
-__all__ = ["Level", "ct_weight", "fusion_target", "inference_levels", "lesion_state", "make_scheduler", "sample", "signal_and_noise"]
+__all__ = ["Level", "beside", "brain_region", "ct_weight", "fusion_target", "inference_levels", "lesion_state", "make_scheduler", "sample", "signal_and_noise"]
 
 Scheduler = DDIMScheduler | RFlowScheduler
 
@@ -97,20 +97,34 @@ def sample(
     return x
 
 
-def ct_weight(ct_roi: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """K, the share of the CT in the target: 1 on bone, blood and calcium; on their in-plane neighbours 0.15 in the brain and
-    0.5 elsewhere; else 0.
+def beside(mask: torch.Tensor) -> torch.Tensor:
+    """The mask and its in-plane neighbours (four of each voxel), float; ``[B, 1, X, Y, Z]``."""
+    mask = mask.float()
+    along_x = F.max_pool3d(mask, (3, 1, 1), stride=1, padding=(1, 0, 0))
+    along_y = F.max_pool3d(mask, (1, 3, 1), stride=1, padding=(0, 1, 0))
+    return torch.maximum(along_x, along_y)
 
-    Without the step between, the seam shows. With 0.5 in the brain too, the blend costs the brain's border 0.02 of SSIM.
+
+def ct_weight(ct_roi: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """K, the share of the CT in the target: 1 on bone, blood and calcium, 0.5 on their in-plane neighbours outside of the brain,
+    else 0.
+
+    Without a step the seam towards scalp and sinuses shows; a step inside the brain would cost MRI detail at its border.
 
     Args:
         ct_roi, brain: 0/1, ``[B, 1, X, Y, Z]``.
     """
-    roi = ct_roi.float()
-    beside_x = F.max_pool3d(roi, (3, 1, 1), stride=1, padding=(1, 0, 0))
-    beside_y = F.max_pool3d(roi, (1, 3, 1), stride=1, padding=(0, 1, 0))
-    step = torch.where(brain > 0, 0.15, 0.5)
-    return torch.maximum(roi, step * torch.maximum(beside_x, beside_y))
+    return torch.maximum(ct_roi.float(), 0.5 * beside(ct_roi) * (brain == 0))
+
+
+def brain_region(brain: torch.Tensor, ct_roi: torch.Tensor) -> torch.Tensor:
+    """The brain region of loss and metrics, float: intracranial, clear of what the target takes from the CT and of the voxels
+    beside it. Those belong to the seam, which ``seam_ratio`` and the context SSIMs judge.
+
+    Args:
+        brain, ct_roi: 0/1, ``[B, 1, X, Y, Z]``.
+    """
+    return brain.float() * (1 - beside(ct_roi))
 
 
 def fusion_target(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

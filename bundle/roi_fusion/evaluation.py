@@ -18,7 +18,7 @@ from monai.engines import SupervisedEvaluator
 from scipy import stats
 
 from .cases import write_json
-from .diffusion import ct_weight
+from .diffusion import brain_region, ct_weight
 from .errors import InputError
 from .handlers import count_at_bounds, is_first_rank
 from .inferers import PREDICTION_CHANNELS, SamplingInferer
@@ -103,8 +103,9 @@ class CaseMetrics:
         """
         image = torch.as_tensor(item["image"]).float().cpu()
         bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
-        weight = ct_weight((bone | dense)[None].to(torch.uint8), brain[None])[0]
-        regions = {"brain": brain & (weight == 0), "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
+        ct_roi = (bone | dense)[None]
+        weight, region = ct_weight(ct_roi, brain[None])[0], brain_region(brain[None], ct_roi)[0]
+        regions = {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
         case, spacing = str(item["case"]), spacing_of(item["image"])
         voxel_ml = float(np.prod(spacing)) / 1000
         known = bool(float(item.get("label_known", 0)))
@@ -117,7 +118,8 @@ class CaseMetrics:
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * voxel_ml
         if known:
             row.update(LesionMetrics()(channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold))
-        row["fused_at_bounds"] = float(count_at_bounds(channel["fused"], (image != 0).any(dim=0, keepdim=True)))
+        row["n_cases"] = 1.0
+        row["fused_at_bounds"] = float(count_at_bounds(channel["fused"][None], image[None]))
         if self.with_baselines and case not in self._baseline_rows:
             volumes = baselines(image[None], bone[None], weight[None])
             self._baseline_rows[case] = [
@@ -145,7 +147,7 @@ def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(r["case"], r["method"]): r for r in rows}.values())
 
 
-_COUNTS = ("n_empty_pred", "n_empty_ref", "fused_at_bounds")
+_COUNTS = ("n_cases", "n_empty_pred", "n_empty_ref", "fused_at_bounds")
 
 
 def _metric_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -204,7 +206,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if part:
             metrics = [n for n in _metric_names(part) if n not in _COUNTS]
             classes[name] = {"cases": len(part), **{n: _statistics([r.get(n, math.nan) for r in part]) for n in metrics}}
-    counts = {n: int(sum(r.get(n, 0.0) for r in own)) for n in _COUNTS}
+    counts = {n: int(sum(r.get(n, 0.0) for r in own)) for n in _COUNTS if n != "n_cases"}
     return {"cases": len(own), "counts": counts, "methods": methods, "by_volume_class": classes}
 
 
@@ -267,7 +269,6 @@ class ResultWriter:
         prediction = output["prediction"]
         channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
         voxel_ml = float(np.prod(spacing_of(item["image"]))) / 1000
-        head = (torch.as_tensor(item["image"]) != 0).any(dim=0)
         residual = torch.as_tensor(output["residual"])
         intensity = {k: float(v) for k, v in item["intensity"].items()}
         volumes = [float((channel["lesion_prob"] > p).sum()) * voxel_ml for p in (0.9, 0.1)]
@@ -284,7 +285,7 @@ class ResultWriter:
             # Not calibrated: the volumes that the probability holds above 0.9 and above 0.1.
             "lesion_ml_interval": [round(v, 4) for v in volumes],
             "largest_residual": float(residual.abs().max()),
-            "fused_at_bounds": count_at_bounds(channel["fused"][None], head[None]),
+            "fused_at_bounds": count_at_bounds(channel["fused"][None, None], torch.as_tensor(item["image"])[None]),
             "versions": versions(),
         }
 

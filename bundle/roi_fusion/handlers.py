@@ -119,13 +119,26 @@ class GradientClipper:
         engine.state.gradient_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm))
 
 
-def count_at_bounds(fused: torch.Tensor, head: torch.Tensor) -> int:
-    """Voxels of the head that share the lowest or the highest value. A free output has one of each, which counts as none."""
-    values = fused[head.expand_as(fused) > 0]
+def count_at_bounds(fused: torch.Tensor, image: torch.Tensor) -> int:
+    """Voxels of the head that a clamp holds at the lowest or the highest value of the output.
+
+    A free output takes its extreme once; several voxels that share it although both of their inputs differ were clamped. Ties
+    between equal inputs (metal beyond the companding's end) are none.
+
+    Args:
+        fused: ``[B, 1, X, Y, Z]``.
+        image: the normalised pair, ``[B, 2, X, Y, Z]``, 0 outside the head.
+    """
+    head = (image != 0).any(dim=1)
+    values, mri, ct = fused[:, 0][head], image[:, 0][head], image[:, 1][head]
     if values.numel() < 2:
         return 0
-    ties = [int((values == bound).sum()) for bound in (values.min(), values.max())]
-    return sum(t for t in ties if t > 1)
+    count = 0
+    for bound in (values.min(), values.max()):
+        tied = values == bound
+        if int(mri[tied].unique().numel()) > 1 and int(ct[tied].unique().numel()) > 1:
+            count += int(tied.sum())
+    return count
 
 
 class TrainingStatistics:
@@ -181,7 +194,7 @@ class TrainingStatistics:
         fused = pred[:, :1][head]
         if fused.numel():
             self._add(fused_min=float(fused.min()), fused_max=float(fused.max()))
-        self._add(fused_at_bounds=float(count_at_bounds(pred[:, :1], head)))
+        self._add(fused_at_bounds=float(count_at_bounds(pred[:, :1], image)))
         if hasattr(engine.state, "gradient_norm"):
             self._add(gradient_norm=engine.state.gradient_norm)
 

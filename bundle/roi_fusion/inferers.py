@@ -31,7 +31,8 @@ class SamplingInferer(Inferer):
     """Sample [F, S] by few deterministic steps and return the channels of :data:`PREDICTION_CHANNELS`.
 
     The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
-    first draw; probability and uncertainty come from all draws.
+    first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the lesion
+    head's times the brain head's.
 
     Args:
         scheduler: from :func:`~roi_fusion.diffusion.make_scheduler`; must not clip.
@@ -41,6 +42,7 @@ class SamplingInferer(Inferer):
         roi_size: volumes beyond this size in voxels are denoised patch by patch inside each step, with one noise field and
             Gaussian blending of the logits; ``None`` never splits.
         overlap: share of a patch that overlaps its neighbour.
+        sampler: ``(predict_x0, noise, levels) → x₀``, as :func:`~roi_fusion.diffusion.sample`.
 
     Raises:
         InputError: for a count below 1, or a scheduler that clips.
@@ -54,6 +56,7 @@ class SamplingInferer(Inferer):
         seed: int = 0,
         roi_size: Sequence[int] | None = (320, 320, 40),
         overlap: float = 0.25,
+        sampler: Callable[..., torch.Tensor] = sample,
     ) -> None:
         if int(num_samples) != num_samples or num_samples < 1:
             raise InputError(f"num_samples: wanted a whole number of 1 or more, came {num_samples}")
@@ -61,6 +64,7 @@ class SamplingInferer(Inferer):
             raise InputError(f"overlap: wanted a share from 0 to below 1, came {overlap}")
         self.levels = inference_levels(scheduler, num_inference_steps)
         self.num_samples, self.seed, self.overlap = int(num_samples), int(seed), float(overlap)
+        self.sampler = sampler
         self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
@@ -84,7 +88,7 @@ class SamplingInferer(Inferer):
                 decoders[mirrored] = self._decoder(view, net)
             noise = torch.randn(image.shape, generator=generator).to(image)
             raw = self._draw(view, noise, net, decoders[mirrored])
-            probability = torch.sigmoid(raw[:, :1].float() / net.temperature)
+            probability = torch.sigmoid(raw[:, :1].float() / net.temperature) * torch.sigmoid(raw[:, 1:2].float())
             probabilities.append(probability.flip(2) if mirrored else probability)
             if written is None:
                 gate = torch.sigmoid(raw[:, 3:4].float())
@@ -108,7 +112,7 @@ class SamplingInferer(Inferer):
             last[:] = [raw]
             return torch.cat([net.compose(image, raw)[:, :1], 2 * torch.sigmoid(raw[:, :1].float()) - 1], dim=1)
 
-        sample(predict_x0, noise, self.levels)
+        self.sampler(predict_x0, noise, self.levels)
         return last[0]
 
     def _decoder(self, image: torch.Tensor, net: RoiFusionNet) -> Callable[[torch.Tensor, Level], torch.Tensor]:

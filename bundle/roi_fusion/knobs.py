@@ -53,6 +53,8 @@ KNOBS: dict[str, Knob] = {
     "output_dir": Knob("path", "<bundle_root>/runs/latest", "folder for everything that is written; inference: <bundle_root>/results", where=_BOTH),
     "device": Knob("expression", "cuda if there is one, else cpu", "torch device", where=_BOTH),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
+    "initial_weights": Knob("path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True),
+    "publish_dir": Knob("path", "none; models/ where MONAI Label trains", "folder that gets the best weights of a training as model.pt; those that it held stay as previous.pt", optional=True),
     "checkpoint": Knob("path", "models/model.pt", "weights to evaluate or run; evaluation: <output_dir>/model.pt", where="evaluate, inference"),
     "split": Knob("str", None, "train, val or test: run on one split; evaluation: test", choices=("train", "val", "test"), optional=True, where="evaluate, inference"),
     "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from monai.losses import DiceCELoss
 from torch import nn
 
-from .diffusion import ct_weight, fusion_target, lesion_state
+from .diffusion import brain_region, ct_weight, fusion_target, lesion_state
 from .errors import InputError
 from .ssim import ssim_map
 
@@ -29,12 +29,23 @@ PRESETS: dict[str, tuple[float, float, float]] = {
 COMPONENTS = ("diffusion", "brain", "bone", "lesion", "masks")
 
 
-def regional_ssim_loss(a: torch.Tensor, b: torch.Tensor, roi: torch.Tensor, data_range: float = 1.0) -> torch.Tensor:
-    """1 - mean SSIM over the region, per case; 0 where the region is empty. ``[B, 1, X, Y, Z]`` → ``[B]``."""
+def regional_ssim_loss(
+    a: torch.Tensor, b: torch.Tensor, roi: torch.Tensor, data_range: float = 1.0, context: bool = False
+) -> torch.Tensor:
+    """1 - mean SSIM over the region, per case; 0 where the region is empty. ``[B, 1, X, Y, Z]`` → ``[B]``.
+
+    With `context`, windows are ordinary and see what surrounds the region.
+    """
     roi = roi.to(a.dtype)
     count = roi.sum(dim=(1, 2, 3, 4))
-    similarity = (ssim_map(a, b, roi, data_range=data_range) * roi).sum(dim=(1, 2, 3, 4))
+    similarity = (ssim_map(a, b, None if context else roi, data_range=data_range) * roi).sum(dim=(1, 2, 3, 4))
     return torch.where(count > 0, 1 - similarity / count.clamp(min=1), torch.zeros_like(count))
+
+
+def brain_ssim_loss(fused: torch.Tensor, mri: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """Mean of both kinds of windows, ``[B]``. Those of the region alone cannot see the voxels between brain and bone, and leave
+    them to the bone term, which then spreads over the brain's border."""
+    return 0.5 * (regional_ssim_loss(fused, mri, brain) + regional_ssim_loss(fused, mri, brain, context=True))
 
 
 def boundary_loss(probability: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -133,8 +144,8 @@ class RoiFusionLoss(nn.Module):
         bone = target["bone"].float()
         ct_roi = torch.maximum(bone, target["dense"].float())
         weight = ct_weight(ct_roi, target["brain"])
-        # The metrics' regions: bone wins, and the brain keeps clear of everything that the target takes from the CT.
-        brain = target["brain"].float() * (weight == 0)
+        brain = brain_region(target["brain"], ct_roi)
+        intracranial = target["brain"].float() * (1 - bone)  # bone wins
         label, known = target["label"].float(), target["label_known"].float()
 
         def scaled(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -146,10 +157,10 @@ class RoiFusionLoss(nn.Module):
         state = (2 * torch.sigmoid(lesion_logit) - 1 - lesion_state(label)) ** 2 * known.view(-1, 1, 1, 1, 1)
         self.components = {
             "diffusion": ((square + 0.25 * state) * head).sum() / over_head,
-            "brain": regional_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain).mean(),
+            "brain": brain_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain).mean(),
             "bone": regional_ssim_loss(scaled(fused, "ct"), scaled(image[:, 1:], "ct"), bone).mean(),
             "lesion": self._lesion(lesion_logit, label, known),
-            "masks": self.dice_ce(brain_logit, brain)
+            "masks": self.dice_ce(brain_logit, intracranial)
             + self.dice_ce(bone_logit, bone)
             + self._provenance(fused, gate, image, weight, head),
         }

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from scipy.interpolate import interp1d
 from skimage.filters import threshold_otsu
 
 from .cases import write_json
@@ -59,6 +60,14 @@ def _read_slice(path: Path) -> np.ndarray:
         raise InputError(f"{path}: wanted an 8-bit picture, came a file that cannot be read ({e})") from None
 
 
+def _fill(stack: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """Slices `numbers` → every slice from the first to the last; those between are interpolated linearly."""
+    if len(numbers) == numbers[-1] - numbers[0] + 1:
+        return stack
+    every = np.arange(numbers[0], numbers[-1] + 1)
+    return np.round(interp1d(numbers, stack.astype(np.float64), axis=-1)(every)).astype(stack.dtype)
+
+
 def slices_to_cases(
     ct_dir: str | Path,
     mri_dir: str | Path,
@@ -67,6 +76,7 @@ def slices_to_cases(
     spacing_mm: Sequence[float] = (1.0, 1.0, 5.0),
     window_hu: tuple[float, float] = (-5.0, 80.0),
     slice_digits: int = 2,
+    fill_gaps: bool = False,
 ) -> list[Path]:
     """Stack numbered pictures, patient and slice number in one name (``16003.png``: patient 160, slice 3), into cases.
 
@@ -79,6 +89,7 @@ def slices_to_cases(
         spacing_mm: of pixels and slices.
         window_hu: HU of black and white in the CT pictures.
         slice_digits: how many last digits count slices.
+        fill_gaps: interpolate missing slices instead of refusing the patient; ``slices.json`` names them null.
 
     Returns:
         The cases' folders.
@@ -107,7 +118,7 @@ def slices_to_cases(
     for patient, names in patients.items():
         numbers = sorted(names)
         gaps = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
-        if gaps:
+        if gaps and not fill_gaps:
             raise InputError(f"{ct_dir}: wanted every slice of patient {patient}, found no slice {gaps[0]}")
         stacks = []
         for folder in (ct_dir, mri_dir):
@@ -115,7 +126,7 @@ def slices_to_cases(
             if len({s.shape for s in slices}) > 1:
                 raise InputError(f"{folder}: wanted slices of one size for patient {patient}, came {sorted({s.shape for s in slices})}")
             stacks.append(np.stack(slices, -1))
-        ct, mri = stacks
+        ct, mri = (_fill(stack, numbers) for stack in stacks)
         if ct.shape != mri.shape:
             raise InputError(f"{mri_dir}: wanted MR slices of the CT's size {ct.shape[:2]}, came {mri.shape[:2]}")
         affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
@@ -124,7 +135,7 @@ def slices_to_cases(
         case.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(grey_to_hu(ct, _head_of(ct, mri), window_hu), affine), case / "ct.nii.gz")
         nib.save(nib.Nifti1Image(mri.astype(np.int16), affine), case / "mri.nii.gz")
-        write_json(case / "slices.json", {"pictures": [names[n] for n in numbers], "window_hu": list(window_hu)})
+        write_json(case / "slices.json", {"pictures": [names.get(n) for n in range(numbers[0], numbers[-1] + 1)], "window_hu": list(window_hu)})
         folders.append(case)
     return folders
 
@@ -165,6 +176,8 @@ def export_slices(
         if len(names) != array.shape[-1]:
             names = [f"{folder.name}_{k:03d}.png" for k in range(array.shape[-1])]
         for k, name in enumerate(names):
+            if name is None:  # interpolated, no picture of its own
+                continue
             Image.fromarray(grey[..., k].T).save(out_dir / name)
             written.append(out_dir / name)
     return written

@@ -1,0 +1,421 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The doctor: names the fault of a training, since when, its likely cause and the remedy.
+
+It reads what a training logs (``history.jsonl``, ``run.json``, ``start_check.json``), so it can look at a running one, at a finished
+one, or sit in the trainer as a handler. Each rule is a function of a :class:`Chart` and returns its findings.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Events
+
+from .cases import write_json
+from .errors import InputError
+from .handlers import is_first_rank, read_history
+from .losses import COMPONENTS
+from .start_check import check_scales, check_schedule
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["GATES", "Chart", "Doctor", "Finding", "diagnose", "gates", "prescription", "read_chart"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Attributes:
+        code: short name of the rule.
+        severity: ``"critical"`` (the training cannot become good) or ``"warning"``.
+        what: what was seen, with numbers.
+        since_epoch: first epoch at which it was seen; 0 is the start.
+        cause: the likely cause.
+        remedy: what to do.
+    """
+
+    code: str
+    severity: str
+    what: str
+    since_epoch: int
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything the doctor knows of a training.
+
+    Attributes:
+        rows: lines of ``history.jsonl``, one an epoch.
+        run: ``run.json``: weights of the loss, plan of the learning rate, knobs.
+        start: ``start_check.json``: scales of each case as loaded, and the self-test of the schedule.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    run: Mapping[str, Any] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def validated(self) -> list[Mapping[str, Any]]:
+        """Rows with validation metrics."""
+        return [r for r in self.rows if r.get("validation")]
+
+    def first_since(self, bad: Callable[[Mapping[str, Any]], bool], rows: Iterable[Mapping[str, Any]]) -> int | None:
+        """Epoch from which `bad` holds without a break up to the last of `rows`; None when it does not hold there."""
+        since = None
+        for row in rows:
+            since = (since if since is not None else int(row["epoch"])) if bad(row) else None
+        return since
+
+
+_RULES: list[Callable[[Chart], list[Finding]]] = []
+
+
+def _rule(function: Callable[[Chart], list[Finding]]) -> Callable[[Chart], list[Finding]]:
+    _RULES.append(function)
+    return function
+
+
+@_rule
+def _schedule(chart: Chart) -> list[Finding]:
+    fault = chart.start.get("schedule")
+    if not fault:
+        return []
+    return [Finding(
+        "schedule", "critical", f"sampler and noise schedule disagree: {fault}", 0,
+        "the sampler steps with coefficients of other timesteps than its own, so x stays near noise whatever is predicted",
+        "step between consecutive timesteps of the run with roi_fusion.diffusion.sample and inference_levels, the last to (1, 0)",
+    )]  # fmt: skip
+
+
+@_rule
+def _scales(chart: Chart) -> list[Finding]:
+    broken = chart.start.get("scales") or {}
+    if not broken:
+        return []
+    case, fault = next(iter(broken.items()))
+    return [Finding(
+        "scales", "critical", f"MRI and CT scales apart in {len(broken)} of {chart.start.get('cases', len(broken))} cases as loaded, "
+        f"such as {case}: {fault}", 0,
+        "one volume was not normalised over the head, for instance a CT scaled to [0, 1] beside a z-scored MRI: the network ignores it",
+        "end the preprocessing of both with NormalizeIntensityd(nonzero=True) behind MaskIntensityd, as configs/train.json does",
+    )]  # fmt: skip
+
+
+@_rule
+def _zero_ssim(chart: Chart) -> list[Finding]:
+    out = []
+    for region in ("brain", "bone"):
+        name = f"{region}_ssim"
+        since = chart.first_since(lambda r: r["validation"].get(name, 1.0) < 0.005, chart.validated)  # noqa: B023
+        last = chart.validated[-1] if chart.validated else {}
+        if since is None or last["epoch"] <= 20:
+            continue
+        falling = _falls(chart, "loss_diffusion")
+        cause = (
+            "the diffusion loss falls, so the network learns, but the sampler does not follow its schedule"
+            if falling
+            else "no structure is learned: inputs on different scales, a clamped output, or a learning rate that is far off"
+        )
+        out.append(Finding(
+            "zero_ssim", "critical", f"{name} is {last['validation'][name]:.4f} at epoch {last['epoch']}, still below 0.005", since, cause,
+            "run the schedule self-test and look at the scales of the loaded cases (start_check.json), then at the fused range",
+        ))  # fmt: skip
+    return out
+
+
+@_rule
+def _negative_psnr(chart: Chart) -> list[Finding]:
+    late = [r for r in chart.validated if r["epoch"] > 10]
+    since = chart.first_since(lambda r: r["validation"].get("bone_psnr", 1.0) < 0, late)
+    if since is None:
+        return []
+    return [Finding(
+        "negative_psnr", "critical", f"bone PSNR is {late[-1]['validation']['bone_psnr']:.1f} dB at epoch {late[-1]['epoch']}", since,
+        "the error in bone is larger than the CT's whole range: the CT is weak beside the MRI, or bone has too little weight",
+        "check the CT's normalisation and raise --beta",
+    )]  # fmt: skip
+
+
+def _falls(chart: Chart, name: str) -> bool:
+    values = [r[name] for r in chart.rows if name in r]
+    return len(values) >= 6 and min(values[1:]) < 0.98 * values[0]
+
+
+@_rule
+def _flat_loss(chart: Chart) -> list[Finding]:
+    values = [(int(r["epoch"]), float(r["loss_total"])) for r in chart.rows if "loss_total" in r]
+    if len(values) < 6 or min(v for _, v in values[1:]) < 0.99 * values[0][1]:
+        return []
+    return [Finding(
+        "flat_loss", "critical", f"total loss is {values[-1][1]:.4f} at epoch {values[-1][0]}, {values[0][1]:.4f} at epoch {values[0][0]}", values[0][0],
+        "the weights do not move towards the target: learning rate, a frozen or clamped network, or labels that do not belong to the images",
+        "look at gradient_norm and learning_rate in the history; try --learning_rate 5e-4 on a few cases first",
+    )]  # fmt: skip
+
+
+@_rule
+def _bounds(chart: Chart) -> list[Finding]:
+    def at_bounds(row: Mapping[str, Any]) -> float:
+        return row.get("fused_at_bounds", 0) + row.get("validation", {}).get("fused_at_bounds", 0)
+
+    found = [r for r in chart.rows if at_bounds(r) > 0]
+    if not found:
+        return []
+    first, last = found[0], found[-1]
+    extent = f", range {last['fused_min']:.3f} to {last['fused_max']:.3f}" if "fused_min" in last else ""
+    return [Finding(
+        "bounds", "critical", f"{at_bounds(last):.0f} voxels of the fused output lie exactly at a bound at epoch {last['epoch']}{extent}", first["epoch"],
+        "the output is clamped: at a bound the gradient is zero and nothing is learned there",
+        "remove the clamp (clip_sample=False, no torch.clamp on x or F); the gate and the bounded residual limit the output already",
+    )]  # fmt: skip
+
+
+@_rule
+def _too_good(chart: Chart) -> list[Finding]:
+    since = chart.first_since(lambda r: r["validation"].get("lesion_dice", 0.0) > 0.9999, chart.validated)
+    if since is None:
+        return []
+    return [Finding(
+        "too_good", "critical", f"lesion Dice is {chart.validated[-1]['validation']['lesion_dice']:.4f} on every validation case", since,
+        "a reference mask is scored as its own prediction", "score the lesion head's output (pred), never label; see evaluation.CaseMetrics",
+    )]  # fmt: skip
+
+
+@_rule
+def _nothing_predicted(chart: Chart) -> list[Finding]:
+    def silent(row: Mapping[str, Any]) -> bool:
+        v = row["validation"]
+        return v.get("n_empty_pred", 0) >= v.get("n_cases", math.inf) > v.get("n_empty_ref", 0)
+
+    late = [r for r in chart.validated if r["epoch"] > 20]
+    since = chart.first_since(silent, late)
+    if since is None:
+        return []
+    return [Finding(
+        "nothing_predicted", "warning", f"the lesion head marks no voxel in any validation case up to epoch {late[-1]['epoch']}", since,
+        "lesions are too rare in the batches, or their weight is too small", "raise --gamma, use --preset stroke, crop more often on lesions",
+    )]  # fmt: skip
+
+
+@_rule
+def _starved(chart: Chart) -> list[Finding]:
+    out = []
+    weights = chart.run.get("loss_weights", {})
+    for name in COMPONENTS:
+        if weights.get(name, 1.0) == 0:
+            out.append(Finding(
+                "zero_weight", "critical", f"the {name} term has weight 0", 0, "it was switched off, so nothing trains what it guards",
+                f"give it a weight above 0 ({ {'brain': '--alpha', 'bone': '--beta', 'lesion': '--gamma'}.get(name, '--roi_weight') })",
+            ))  # fmt: skip
+            continue
+        share = f"gradient_share_{name}"
+        measured = [r for r in chart.rows if share in r]
+        since = chart.first_since(lambda r: r[share] < 0.01, measured)  # noqa: B023
+        trailing = [r for r in measured if since is not None and r["epoch"] >= since]
+        # A component that has reached its floor no longer pulls; one that still costs and does not pull is starved.
+        costly = bool(trailing) and trailing[-1].get(f"loss_{name}", 0.0) > 0.1
+        if since is not None and len(trailing) >= 5 and costly:
+            out.append(Finding(
+                "starved", "warning", f"the {name} term has {100 * trailing[-1][share]:.2f} % of the gradient, under 1 % for {len(trailing)} epochs, "
+                f"at a loss of {trailing[-1].get(f'loss_{name}', 0):.3f}", since, "the other terms drown it",
+                f"raise its weight ({ {'brain': '--alpha', 'bone': '--beta', 'lesion': '--gamma'}.get(name, '--roi_weight') }) or lower the others",
+            ))  # fmt: skip
+    return out
+
+
+@_rule
+def _worse_than_rules(chart: Chart) -> list[Finding]:
+    late = [r for r in chart.validated if r["epoch"] >= 50 and r.get("baselines")]
+    if not late:
+        return []
+
+    def context(metrics: Mapping[str, float]) -> float:
+        return metrics.get("brain_ssim_context", math.nan) + metrics.get("bone_ssim_context", math.nan)
+
+    def loses(row: Mapping[str, Any]) -> bool:
+        return any(context(row["validation"]) < context(row["baselines"].get(m, {})) for m in ("paste", "maximum"))
+
+    since = chart.first_since(loses, late)
+    if since is None:
+        return []
+    last = late[-1]
+    best = max(("paste", "maximum"), key=lambda m: context(last["baselines"].get(m, {})))
+    return [Finding(
+        "worse_than_rules", "warning", f"the context SSIMs add up to {context(last['validation']):.3f} at epoch {last['epoch']}, the {best} alone reaches "
+        f"{context(last['baselines'][best]):.3f} on the same cases", since, "the network has not learned to fuse better than a rule of one line",
+        "train longer, check the regions (brain and bone masks) and the weights alpha and beta",
+    )]  # fmt: skip
+
+
+@_rule
+def _learning_rate(chart: Chart) -> list[Finding]:
+    plan = chart.run.get("learning_rate_plan")
+    if not plan:
+        return []
+    low = min(plan["peak"], plan["final"]) if plan["final"] > 0 else 0.0
+    off = [
+        r for r in chart.rows
+        if "learning_rate" in r and (r["learning_rate"] > 1.001 * plan["peak"] or (r["iteration"] > plan["warmup_steps"] and r["learning_rate"] < 0.999 * low))
+    ]  # fmt: skip
+    if not off:
+        return []
+    return [Finding(
+        "learning_rate", "warning", f"learning rate {off[0]['learning_rate']:.3g} at epoch {off[0]['epoch']}, planned {low:.3g} to {plan['peak']:.3g}", off[0]["epoch"],
+        "something else than the plan sets the learning rate, such as a second scheduler or a resumed optimizer of another run",
+        "resume with the same knobs, and let one scheduler step",
+    )]  # fmt: skip
+
+
+@_rule
+def _not_a_number(chart: Chart) -> list[Finding]:
+    out = []
+    lost = [r for r in chart.rows if "loss_total" not in r]
+    if lost:
+        missing = [n for n in COMPONENTS if f"loss_{n}" not in lost[0]]
+        out.append(Finding(
+            "nan", "critical", f"the loss is not a number at epoch {lost[0]['epoch']} ({', '.join(missing) or 'total'})", lost[0]["epoch"],
+            "an input that is not finite, or a step that was too large", "lower --learning_rate, and look at the batch that the trainer names when it stops",
+        ))  # fmt: skip
+    blind = [r for r in chart.validated if "brain_ssim" not in r["validation"] or "bone_ssim" not in r["validation"]]
+    if blind:
+        out.append(Finding(
+            "nan", "critical", f"brain or bone SSIM of the validation is not a number at epoch {blind[0]['epoch']}", blind[0]["epoch"],
+            "the output is not finite, or no validation case has a brain and a bone region", "look at the validation cases and their masks",
+        ))  # fmt: skip
+    return out
+
+
+def diagnose(chart: Chart) -> list[Finding]:
+    """All findings, critical ones first; none for a healthy training.
+
+    Raises:
+        InputError: when epochs are missing in the history or come twice.
+    """
+    epochs = [int(r["epoch"]) for r in chart.rows]
+    if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
+        gap = next(b for a, b in zip(epochs, epochs[1:]) if b != a + 1)
+        raise InputError(f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {epochs[epochs.index(gap) - 1]}")
+    found = [f for rule in _RULES for f in rule(chart)]
+    return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
+
+
+#: Epoch → (metric, least value) that a training on its way has passed.
+GATES: dict[int, tuple[tuple[str, float], ...]] = {
+    20: (("brain_ssim", 0.15), ("bone_psnr", 5.0), ("bone_ssim", 0.05)),
+    50: (("brain_ssim", 0.50), ("bone_psnr", 12.0), ("bone_ssim", 0.30), ("lesion_dice", 0.40)),
+}
+
+
+def gates(chart: Chart) -> list[dict[str, Any]]:
+    """The gates of epoch 20 and 50: each metric at the first validation from that epoch on, passed or not; None is not reached."""
+    out = []
+    for epoch, limits in GATES.items():
+        at = next((r for r in chart.validated if r["epoch"] >= epoch), None)
+        for metric, least in limits:
+            value = at["validation"].get(metric) if at else None
+            passed = None if at is None else bool(value is not None and value > least)
+            out.append({"epoch": epoch, "metric": metric, "least": least, "value": value, "passed": passed})
+        if epoch == 20:
+            totals = [r["loss_total"] for r in chart.rows if r["epoch"] <= 20 and "loss_total" in r]
+            falling = totals[-1] < totals[0] if len(totals) > 1 and chart.rows[-1]["epoch"] >= 20 else None
+            out.append({"epoch": 20, "metric": "loss_total falling", "least": None, "value": totals[-1] if totals else None, "passed": falling})
+    return out
+
+
+def read_chart(run_dir: str | Path) -> Chart:
+    """The chart of a finished or running training.
+
+    Raises:
+        InputError: when the folder is none of a training.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: wanted the folder of a training, found no folder")
+
+    def read(name: str) -> dict[str, Any]:
+        path = folder / name
+        try:
+            return json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as e:
+            raise InputError(f"{path}: wanted JSON, came {e}") from None
+
+    start = read("start_check.json")
+    rows = read_history(folder) if (folder / "history.jsonl").is_file() or not start else []
+    return Chart(rows, read("run.json"), start)
+
+
+def prescription(chart: Chart) -> str:
+    """Findings and gates as text for people."""
+    found = diagnose(chart)
+    last = chart.rows[-1]["epoch"] if chart.rows else 0
+    lines = [f"{last} epochs, {len(chart.validated)} validations, {len(found)} finding{'s' if len(found) != 1 else ''}"]
+    for n, f in enumerate(found, start=1):
+        since = f"since epoch {f.since_epoch}" if f.since_epoch else "since the start"
+        lines += ["", f"{n}. {f.severity.upper()} [{f.code}] {f.what} ({since})", f"   likely cause: {f.cause}", f"   remedy: {f.remedy}"]
+    lines.append("")
+    for gate in gates(chart):
+        state = {None: "not reached", True: "passed", False: "MISSED"}[gate["passed"]]
+        wanted = f" > {gate['least']:g}" if gate["least"] is not None else ""
+        value = f" ({gate['value']:.3f})" if gate["value"] is not None and gate["passed"] is not None else ""
+        lines.append(f"gate of epoch {gate['epoch']}: {gate['metric']}{wanted}: {state}{value}")
+    return "\n".join(lines)
+
+
+class Doctor:
+    """Look at the training at its start and after every epoch, say each new finding once and keep all in ``doctor.json``.
+
+    Attach it behind the handler that writes the history.
+
+    Args:
+        output_dir: folder of the training.
+        dataset: training data set, whose loaded cases are measured.
+        inferer: the sampling inferer of the validation.
+        scheduler: the schedule that the training noises with.
+        stop_on: ``"critical"`` ends the training at a critical finding; ``"never"`` only says it.
+
+    Raises:
+        InputError: for another value of `stop_on`.
+    """
+
+    def __init__(self, output_dir: str | Path, dataset: Any, inferer: Any, scheduler: Any, stop_on: str = "never") -> None:
+        if stop_on not in ("never", "critical"):
+            raise InputError(f"stop_on: wanted never or critical, came {stop_on!r}")
+        self.folder, self.dataset, self.inferer, self.scheduler, self.stop_on = Path(output_dir), dataset, inferer, scheduler, stop_on
+        self._said: set[tuple[str, str]] = set()
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
+
+    def _start(self, engine: Engine) -> None:
+        if is_first_rank():
+            checked, broken = check_scales(self.dataset)
+            fault = check_schedule(self.inferer, self.scheduler)
+            write_json(self.folder / "start_check.json", {"cases": checked, "scales": broken, "schedule": fault})
+            self._look(engine)
+
+    def _look(self, engine: Engine) -> None:
+        if not is_first_rank():
+            return
+        found = diagnose(read_chart(self.folder))
+        write_json(self.folder / "doctor.json", [asdict(f) for f in found])
+        for finding in found:
+            key = (finding.code, finding.what.split(" ")[0])
+            if key not in self._said:
+                self._said.add(key)
+                logger.warning("doctor: %s: %s; likely cause: %s; remedy: %s", finding.severity, finding.what, finding.cause, finding.remedy)
+        critical = [f for f in found if f.severity == "critical"]
+        if critical and self.stop_on == "critical":
+            raise InputError(f"doctor: stopped the training: {critical[0].what}; likely cause: {critical[0].cause}; remedy: {critical[0].remedy}")
