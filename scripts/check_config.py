@@ -5,7 +5,6 @@
 import sys
 
 from _cli import main
-
 from roi_fusion.config_check import find_fault
 
 

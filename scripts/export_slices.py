@@ -3,7 +3,6 @@
 """Export fused volumes to 8-bit slices by one fixed window in MRI units."""
 
 from _cli import main
-
 from roi_fusion import slices
 
 

@@ -2,11 +2,11 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Make a data set of registered MRI and head CT phantoms with known brain, bone and lesion masks."""
 
-from _cli import main
+from tqdm import tqdm
 
+from _cli import main
 from roi_fusion.lesions import PackedLesions
 from roi_fusion.phantoms import PhantomConfig, write_phantoms
-from tqdm import tqdm
 
 
 def make_phantoms(

@@ -3,7 +3,6 @@
 """Write report.html of a training, an evaluation or an inference again, from the files it left."""
 
 from _cli import main
-
 from roi_fusion.report import write_report
 
 

@@ -3,7 +3,6 @@
 """Print the metrics table of an evaluation or inference."""
 
 from _cli import main
-
 from roi_fusion.report import metrics_text
 
 

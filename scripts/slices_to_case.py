@@ -3,7 +3,6 @@
 """Stack numbered 8-bit CT and MR slices into cases."""
 
 from _cli import main
-
 from roi_fusion.knobs import as_bool
 from roi_fusion.slices import slices_to_cases
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from _cli import main
-
 from roi_fusion.knobs import knob_table
 from roi_fusion.report import markdown_table
 

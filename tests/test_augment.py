@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+
 from roi_fusion.augment import RandRegistrationJitterd, rigid_resample
 from roi_fusion.errors import InputError
 
@@ -50,7 +51,15 @@ def sample() -> dict:
     ct = (3 * bone + torch.randn_like(head) * 0.1) * head
     mri = (torch.randn_like(head) + 0.5) * head
     affine = np.diag([1.0, 1.0, 6.0, 1.0])
-    volumes = {"image": mri, "ct": ct, "head": head, "bone": bone, "dense": torch.zeros_like(head), "label": head * 0, "brain": head - bone}
+    volumes = {
+        "image": mri,
+        "ct": ct,
+        "head": head,
+        "bone": bone,
+        "dense": torch.zeros_like(head),
+        "label": head * 0,
+        "brain": head - bone,
+    }
     data = {k: MetaTensor(v, affine=affine) for k, v in volumes.items()}
     for key in ("head", "bone", "dense", "label", "brain"):
         data[key] = data[key].to(torch.uint8)

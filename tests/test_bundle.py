@@ -18,9 +18,10 @@ import nibabel.processing
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLE, ROOT, shared
 from jsonschema import validate
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
+
+from conftest import BUNDLE, ROOT, shared
 from roi_fusion.network import OUTPUT_CHANNELS, RoiFusionNet
 from roi_fusion.results import RESULT_FILES
 
@@ -38,7 +39,11 @@ def command(*arguments: str) -> list[str]:
 def run(*arguments: str, cwd: Path = BUNDLE, ok: bool = True, start: list[str] | None = None) -> str:
     """Run a bundle command as a user does; returns everything it printed."""
     done = subprocess.run(
-        (start or [sys.executable]) + ["-m", "monai.bundle", "run", *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+        (start or [sys.executable]) + ["-m", "monai.bundle", "run", *arguments],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     text = done.stdout + done.stderr
     assert (done.returncode == 0) is ok, text[-6000:]
@@ -59,7 +64,14 @@ def trained(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_training_leaves_what_it_promises(trained: Path) -> None:
     run_dir = trained / "run"
-    assert {p.name for p in run_dir.iterdir()} == {"model.pt", "last.pt", "history.jsonl", "errors.json", "report.html", "tensorboard"}
+    assert {p.name for p in run_dir.iterdir()} == {
+        "model.pt",
+        "last.pt",
+        "history.jsonl",
+        "errors.json",
+        "report.html",
+        "tensorboard",
+    }
     rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in rows] == [1, 2]
     for name in ("diffusion", "brain", "bone", "lesion", "masks", "total"):
@@ -113,7 +125,16 @@ def check_results(folder: Path, mri_file: Path) -> None:
     share = volumes["provenance"][~np.isnan(volumes["provenance"])]
     assert 0 <= share.min() <= share.max() <= 1
     facts = json.loads((folder / "result.json").read_text())
-    assert {"normalisation", "seed", "num_inference_steps", "guidance", "largest_residual", "lesion_ml", "lesion_ml_interval", "versions"} <= set(facts)
+    assert {
+        "normalisation",
+        "seed",
+        "num_inference_steps",
+        "guidance",
+        "largest_residual",
+        "lesion_ml",
+        "lesion_ml_interval",
+        "versions",
+    } <= set(facts)
     assert facts["largest_residual"] == pytest.approx(float(np.abs(volumes["residual"]).max()), rel=1e-4)
     assert facts["fused_at_bounds"] == 0
 
@@ -126,7 +147,11 @@ def test_inference_from_anywhere_names_refused_cases_and_goes_on(place: str, tra
         shutil.rmtree(data / f"phantom_000{n}")
     (data / "phantom_0000" / "ct.nii.gz").write_text("no volume")
     cwd = {"bundle": BUNDLE, "root": ROOT, "elsewhere": tmp_path}[place]
-    config = {"bundle": "configs/inference.json", "root": "bundle/configs/inference.json", "elsewhere": str(BUNDLE / "configs/inference.json")}
+    config = {
+        "bundle": "configs/inference.json",
+        "root": "bundle/configs/inference.json",
+        "elsewhere": str(BUNDLE / "configs/inference.json"),
+    }
     where = ["--bundle_root", str(BUNDLE)] if place == "elsewhere" else []
     out = tmp_path / "out"
     run("--config_file", config[place], "--dataset_dir", str(data), "--output_dir", str(out), "--checkpoint", str(trained / "run" / "model.pt"),
@@ -161,7 +186,13 @@ def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(tr
     data = trained / "data"
     run(*train_arguments(data, tmp_path / "whole"))
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(*train_arguments(data, killed)), cwd=BUNDLE, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(*train_arguments(data, killed)),
+        cwd=BUNDLE,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 300
     while not (killed / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -178,7 +209,9 @@ def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(tr
     moments = [s["exp_avg"] for s in first["optimizer"]["state"].values()]
     assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, second["optimizer"]["state"].values()))
     assert first["best"] == second["best"]
-    histories = [[json.loads(line) for line in (d / "history.jsonl").read_text().splitlines()] for d in (tmp_path / "whole", killed)]
+    histories = [
+        [json.loads(line) for line in (d / "history.jsonl").read_text().splitlines()] for d in (tmp_path / "whole", killed)
+    ]
     assert histories[0] == histories[1]
     best = [torch.load(d / "model.pt", weights_only=True) for d in (tmp_path / "whole", killed)]
     assert all(torch.equal(v, best[1][k]) for k, v in best[0].items())
@@ -210,7 +243,17 @@ def test_two_processes_train_and_the_first_alone_writes(trained: Path, tmp_path:
 )
 def test_bad_input_is_one_sentence_and_no_traceback(arguments: list[str], sentence: str, trained: Path, tmp_path: Path) -> None:
     given = ["--dataset_dir", str(trained / "data")] if "--dataset_dir" not in arguments else []
-    text = run("training", "--config_file", "configs/train.json", "--output_dir", str(tmp_path / "run"), *given, *SMALL[:6], *arguments, ok=False)
+    text = run(
+        "training",
+        "--config_file",
+        "configs/train.json",
+        "--output_dir",
+        str(tmp_path / "run"),
+        *given,
+        *SMALL[:6],
+        *arguments,
+        ok=False,
+    )
     assert sentence in text
     assert "Traceback" not in text
     assert not (tmp_path / "run" / "last.pt").exists()
@@ -243,11 +286,17 @@ def test_the_package_imports_from_the_four_places(tmp_path: Path) -> None:
     (copy / "configs" / "show.json").write_text(config.read_text())
 
     def output(*arguments: str, cwd: Path) -> str:
-        return subprocess.run([sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=True
+        ).stdout
 
     expected = str(copy / "roi_fusion" / "__init__.py")
     assert expected in output("-c", show, cwd=copy)
-    for cwd, file in ((copy, "configs/show.json"), (copy.parent, "bundle/configs/show.json"), (tmp_path, str(copy / "configs" / "show.json"))):
+    for cwd, file in (
+        (copy, "configs/show.json"),
+        (copy.parent, "bundle/configs/show.json"),
+        (tmp_path, str(copy / "configs" / "show.json")),
+    ):
         found = output("-m", "monai.bundle", "run", "--config_file", file, "--bundle_root", str(copy), cwd=cwd)
         line = next(part for part in found.splitlines() if part.startswith("FOUND"))
         assert (cwd / line.split()[1]).resolve() == Path(expected).resolve()
@@ -286,7 +335,12 @@ def test_metadata_follows_the_schema_and_the_changelog() -> None:
 
 def test_the_network_takes_and_gives_what_the_metadata_says() -> None:
     verify_net_in_out(
-        net_id="network_def", meta_file=str(BUNDLE / "configs" / "metadata.json"), config_file=str(BUNDLE / "configs" / "inference.json"), device="cpu", n=3, p=2
+        net_id="network_def",
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        device="cpu",
+        n=3,
+        p=2,
     )
 
 

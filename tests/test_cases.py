@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, RandShiftIntensityd
+
 from roi_fusion.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist, make_splits, write_json
 from roi_fusion.errors import InputError
 from roi_fusion.transforms import CheckVolumesd, CompleteCased
@@ -38,7 +39,12 @@ def dataset(tmp_path: Path) -> Path:
 
 def loading(*more) -> Compose:
     return Compose(
-        [CompleteCased(), LoadImaged(KEYS, image_only=True, ensure_channel_first=True, allow_missing_keys=True), CheckVolumesd(KEYS), *more]
+        [
+            CompleteCased(),
+            LoadImaged(KEYS, image_only=True, ensure_channel_first=True, allow_missing_keys=True),
+            CheckVolumesd(KEYS),
+            *more,
+        ]
     )
 
 
@@ -167,9 +173,14 @@ def test_random_transforms_leave_the_cache_alone(small_dataset: Path) -> None:
 
     parser = ConfigParser()
     parser.read_config("bundle/configs/train.json" if Path("bundle").is_dir() else "configs/train.json")
-    parser.update({"dataset_dir": str(small_dataset), "patch_size": [64, 64, 8], "train#dataset#data": load_datalist(small_dataset)})
+    parser.update(
+        {"dataset_dir": str(small_dataset), "patch_size": [64, 64, 8], "train#dataset#data": load_datalist(small_dataset)}
+    )
     found = parser.get_parsed_content("train#dataset")
-    before = [{k: (v.clone(), len(v.applied_operations)) for k, v in c.items() if hasattr(v, "applied_operations")} for c in found._cache]
+    before = [
+        {k: (v.clone(), len(v.applied_operations)) for k, v in c.items() if hasattr(v, "applied_operations")}
+        for c in found._cache
+    ]
     for _ in range(3):
         batch = [found[i] for i in range(len(found))]
     for case, old in zip(found._cache, before):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from conftest import BUNDLE
 from roi_fusion.config_check import find_fault, foreign_code, walk
 
@@ -56,7 +57,11 @@ def change(content: dict, item: str, value: object) -> None:
     [
         ("validate#evaluator#inferer", "@validate#infrer", "wanted a reference to an id of the config, came @validate#infrer"),
         ("network", "$@network_def.to(@device", "wanted a Python expression"),
-        ("loss#_target_", "roi_fusion.losses.RoiFusionLos", "_target_ roi_fusion.losses.RoiFusionLos: wanted a class or function that exists"),
+        (
+            "loss#_target_",
+            "roi_fusion.losses.RoiFusionLos",
+            "_target_ roi_fusion.losses.RoiFusionLos: wanted a class or function that exists",
+        ),
         ("train#trainer#_target_", "SupervisedTrainr", "_target_ SupervisedTrainr"),
         ("loss#alfa", 1.0, "roi_fusion.losses.RoiFusionLoss: wanted arguments among preset, alpha"),
         ("optimizer#params", None, None),
@@ -101,4 +106,10 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
 
 
 def test_walk_sees_every_node() -> None:
-    assert dict(walk({"a": [1, {"b": 2}]})) == {"": {"a": [1, {"b": 2}]}, "a": [1, {"b": 2}], "a#0": 1, "a#1": {"b": 2}, "a#1#b": 2}
+    assert dict(walk({"a": [1, {"b": 2}]})) == {
+        "": {"a": [1, {"b": 2}]},
+        "a": [1, {"b": 2}],
+        "a#0": 1,
+        "a#1": {"b": 2},
+        "a#1#b": 2,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
+
 from roi_fusion.diffusion import (
     Level,
     brain_region,

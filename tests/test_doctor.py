@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BUNDLE
 from monai.bundle import ConfigWorkflow
+
+from conftest import BUNDLE
 from roi_fusion.doctor import Chart, Doctor, diagnose, gates, prescription, read_chart
 from roi_fusion.errors import InputError
 from roi_fusion.evaluation import CaseMetrics
@@ -16,7 +17,10 @@ from roi_fusion.losses import COMPONENTS
 from roi_fusion.network import RoiFusionNet
 from test_start_check import one_step_sampler, strided
 
-RUN = {"loss_weights": dict.fromkeys(COMPONENTS, 1.0), "learning_rate_plan": {"peak": 1e-4, "final": 5e-5, "warmup_steps": 200, "total_steps": 8000}}
+RUN = {
+    "loss_weights": dict.fromkeys(COMPONENTS, 1.0),
+    "learning_rate_plan": {"peak": 1e-4, "final": 5e-5, "warmup_steps": 200, "total_steps": 8000},
+}
 
 
 def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
@@ -33,7 +37,9 @@ def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
         shares = rng.dirichlet([4, 2, 8, 20, 30]) if e < 150 else np.array([0.04, 0.004, 0.2, 0.3, 0.456])  # brain has arrived
         row.update({f"gradient_share_{k}": float(s) for k, s in zip(losses, shares)})
         row["learning_rate"] = 1e-4 if 40 * e > 200 else 2e-5
-        row.update(fused_min=-2.5 - 0.1 * rng.random(), fused_max=7 + rng.random(), fused_at_bounds=0.0, mri_std=1.0, ct_std=0.86)
+        row.update(
+            fused_min=-2.5 - 0.1 * rng.random(), fused_max=7 + rng.random(), fused_at_bounds=0.0, mri_std=1.0, ct_std=0.86
+        )
         if e % 5 == 0:
             # The lesion head finds nothing at first, as real ones do.
             row["validation"] = {
@@ -41,7 +47,10 @@ def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
                 "brain_ssim_context": 0.92 * stage, "bone_ssim_context": 0.8 * stage, "n_empty_pred": 20.0 if e <= 10 else 2.0, "n_empty_ref": 2.0,
                 "n_cases": 20.0, "fused_at_bounds": 0.0,
             }  # fmt: skip
-            row["baselines"] = {"paste": {"brain_ssim_context": 0.94, "bone_ssim_context": 0.5}, "maximum": {"brain_ssim_context": 0.89, "bone_ssim_context": 0.8}}
+            row["baselines"] = {
+                "paste": {"brain_ssim_context": 0.94, "bone_ssim_context": 0.5},
+                "maximum": {"brain_ssim_context": 0.89, "bone_ssim_context": 0.8},
+            }
         rows.append(row)
     return rows
 
@@ -173,7 +182,9 @@ def train(data: Path, out: Path, **changes: object) -> Chart:
         "network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6], "patch_size": [32, 32, 4], "val_interval": 2,
         "num_inference_steps": 2, "max_epochs": 7, "learning_rate": 3e-3, "warmup_steps": 4, "dataset_dir": str(data), "output_dir": str(out), "samples_per_case": 2,
     }  # fmt: skip
-    workflow = ConfigWorkflow(config_file=str(BUNDLE / "configs" / "train.json"), run_id="training", logging_file=False, **{**settings, **changes})
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "train.json"), run_id="training", logging_file=False, **{**settings, **changes}
+    )
     workflow.initialize()
     workflow.run()
     return read_chart(out)

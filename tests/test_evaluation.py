@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+
 from roi_fusion.cases import collate_cases
 from roi_fusion.errors import InputError
-from roi_fusion.evaluation import CaseEvaluator, CaseMetrics, prepare_case, require_results, summarise, volume_class, write_tables
+from roi_fusion.evaluation import (
+    CaseEvaluator,
+    CaseMetrics,
+    prepare_case,
+    require_results,
+    summarise,
+    volume_class,
+    write_tables,
+)
 from roi_fusion.inferers import PREDICTION_CHANNELS
 from test_results import INTENSITY
 
@@ -69,7 +78,9 @@ def test_spacing_comes_from_each_case() -> None:
     found = []
     for spacing in ((1.0, 1.0, 5.0), (1.0, 1.0, 0.5)):
         case = item("a", spacing=spacing)
-        found.append(CaseMetrics(with_baselines=False).measure(case, prediction(case, case["image"][:1].as_tensor(), shifted))[0])
+        found.append(
+            CaseMetrics(with_baselines=False).measure(case, prediction(case, case["image"][:1].as_tensor(), shifted))[0]
+        )
     assert found[0]["lesion_hd95_mm"] > 5 * found[1]["lesion_hd95_mm"]
 
 
@@ -95,7 +106,9 @@ def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
     assert {r["case"] for r in state.case_rows} == {"aa", "bbb"}
     assert state.metrics["n_empty_pred"] == 2
     assert state.metrics["lesion_dice"] == 0
-    assert state.metrics["score"] == pytest.approx(np.mean([state.metrics[k] for k in ("brain_ssim_context", "bone_ssim_context", "lesion_dice")]))
+    assert state.metrics["score"] == pytest.approx(
+        np.mean([state.metrics[k] for k in ("brain_ssim_context", "bone_ssim_context", "lesion_dice")])
+    )
     assert state.baselines["paste"]["brain_ssim"] == pytest.approx(1.0)
     require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}))
     evaluator.state.case_rows = []
@@ -110,7 +123,17 @@ def rows() -> list[dict]:
         volume = float(rng.uniform(0, 40))
         dice = math.nan if n == 0 else float(rng.uniform(0.4, 0.9))
         base = {"case": f"c{n}", "lesion_ml": volume, "volume_class": volume_class(volume)}
-        out.append({**base, "method": "roi_fusion", "brain_ssim": float(rng.uniform(0.9, 1)), "lesion_dice": dice, "n_empty_pred": float(n == 0), "n_empty_ref": float(n == 0), "fused_at_bounds": 0.0})
+        out.append(
+            {
+                **base,
+                "method": "roi_fusion",
+                "brain_ssim": float(rng.uniform(0.9, 1)),
+                "lesion_dice": dice,
+                "n_empty_pred": float(n == 0),
+                "n_empty_ref": float(n == 0),
+                "fused_at_bounds": 0.0,
+            }
+        )
         out.append({**base, "method": "paste", "brain_ssim": 1.0, "bone_psnr": math.inf})
     return out
 

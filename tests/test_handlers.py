@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
+
 from roi_fusion.errors import InputError
 from roi_fusion.handlers import (
     CheckpointWriter,
@@ -55,7 +56,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_component_and_files() -> None
     loss.components = {"diffusion": torch.tensor(1.0), "bone": torch.tensor(float("nan")), "total": torch.tensor(float("nan"))}
     engine = engine_of()
     engine.state.output = {"loss": torch.tensor(float("nan"))}
-    engine.state.batch = {"image": MetaTensor(torch.rand(2, 1), meta={"filename_or_obj": ["d/c1/mri.nii.gz", "d/c2/mri.nii.gz"]})}
+    engine.state.batch = {
+        "image": MetaTensor(torch.rand(2, 1), meta={"filename_or_obj": ["d/c1/mri.nii.gz", "d/c2/mri.nii.gz"]})
+    }
     with pytest.raises(InputError, match=r"came bone not finite for the batch of d/c1/mri\.nii\.gz, d/c2/mri\.nii\.gz"):
         NonFiniteGuard(loss)(engine)
     engine.state.output = {"loss": torch.tensor(1.0)}
@@ -117,7 +120,11 @@ def test_statistics_hold_every_component_and_its_share_of_the_gradient() -> None
 
 
 def test_history_is_one_line_an_epoch_and_a_resume_drops_what_it_repeats(tmp_path: Path) -> None:
-    evaluator = SimpleNamespace(state=SimpleNamespace(metrics={"brain_ssim": 0.5, "lesion_dice": math.nan}, epoch=2, baselines={"paste": {"brain_ssim": 1.0}}))
+    evaluator = SimpleNamespace(
+        state=SimpleNamespace(
+            metrics={"brain_ssim": 0.5, "lesion_dice": math.nan}, epoch=2, baselines={"paste": {"brain_ssim": 1.0}}
+        )
+    )
     engine = engine_of()
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(loss_total=1.0 / e.state.epoch))
     HistoryWriter(tmp_path, evaluator).attach(engine)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
+
 from roi_fusion.diffusion import make_scheduler
 from roi_fusion.errors import InputError
 from roi_fusion.inferers import PREDICTION_CHANNELS, SamplingInferer, entropy_bits
@@ -45,7 +46,9 @@ def test_channels_are_what_they_say(net: RoiFusionNet, image: torch.Tensor) -> N
 
 @pytest.mark.parametrize("name", ["ddim", "rflow"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_a_case_is_deterministic_and_independent_of_those_before(net: RoiFusionNet, image: torch.Tensor, name: str, steps: int) -> None:
+def test_a_case_is_deterministic_and_independent_of_those_before(
+    net: RoiFusionNet, image: torch.Tensor, name: str, steps: int
+) -> None:
     inferer = SamplingInferer(make_scheduler(name), num_inference_steps=steps, num_samples=2, seed=5)
     first = inferer(image, net)
     inferer(torch.randn(1, 2, 16, 16, 3), net)
@@ -92,7 +95,10 @@ def test_patches_agree_with_the_whole(net: RoiFusionNet) -> None:
     assert float((whole - patched)[:, fused].abs().max()) < 0.02 * span
 
 
-@pytest.mark.parametrize("settings", [{"num_inference_steps": 0}, {"num_inference_steps": 1001}, {"num_samples": 0}, {"num_samples": 1.5}, {"overlap": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_inference_steps": 0}, {"num_inference_steps": 1001}, {"num_samples": 0}, {"num_samples": 1.5}, {"overlap": 1.0}],
+)
 def test_bad_settings_are_refused(settings: dict) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         SamplingInferer(make_scheduler(), **settings)

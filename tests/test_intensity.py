@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+
 from roi_fusion.intensity import HU_POINTS, SCALED_POINTS, IntensityMap, compand_hu, expand_hu, soft_knee, undo_soft_knee
 
 

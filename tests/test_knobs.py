@@ -4,14 +4,16 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import BUNDLE
 from monai.bundle import ConfigParser
+
+from conftest import BUNDLE
 from roi_fusion.errors import InputError
 from roi_fusion.knobs import KNOBS, STRUCTURE, as_bool, check_config, check_knobs, knob_table
 
 
 def config(name: str) -> dict:
-    return json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
+    content = json.loads((BUNDLE / "configs" / f"{name}.json").read_text())
+    return content["configs"] if name == "tracking" else content
 
 
 @pytest.mark.parametrize("names", [("train",), ("inference",), ("train", "evaluate"), ("train", "multi_gpu_train")])
@@ -23,7 +25,7 @@ def test_the_shipped_configs_pass(names: tuple[str, ...]) -> None:
 
 def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
     for name, knob in KNOBS.items():
-        places = [n for n in ("train", "inference", "evaluate") if n in knob.where.replace(",", "").split()]
+        places = [n for n in ("train", "inference", "evaluate", "tracking") if n in knob.where.replace(",", "").split()]
         assert places, name
         for place in places:
             content = config(place)
@@ -35,7 +37,11 @@ def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("num_inferenc_steps", 4, "num_inferenc_steps: wanted a knob of docs/README.md, came an unknown one; did you mean num_inference_steps?"),
+        (
+            "num_inferenc_steps",
+            4,
+            "num_inferenc_steps: wanted a knob of docs/README.md, came an unknown one; did you mean num_inference_steps?",
+        ),
         ("stepz", 9, "stepz: wanted a knob of docs/README.md, came an unknown one"),
         ("max_epochs", 0, "max_epochs: wanted a whole number of 1 or more, came 0"),
         ("max_epochs", 2.5, "max_epochs: wanted a whole number of 1 or more, came 2.5"),
@@ -44,7 +50,11 @@ def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
         ("learning_rate", -1e-4, "learning_rate: wanted a number of 0 or more, came -0.0001"),
         ("ema_decay", 1.0, "ema_decay: wanted a number from 0 to 0.999999, came 1.0"),
         ("patch_size", [96, 96], "patch_size: wanted three whole numbers of 1 or more, came [96, 96]"),
-        ("preset", "strok", "preset: wanted one of default, stroke, brain_tumor, bone_tumor, metastasis, came 'strok', near stroke"),
+        (
+            "preset",
+            "strok",
+            "preset: wanted one of default, stroke, brain_tumor, bone_tumor, metastasis, came 'strok', near stroke",
+        ),
         ("scheduler", "ddpm", "scheduler: wanted one of ddim, rflow, came 'ddpm'"),
         ("precision", True, "precision: wanted one of auto, bf16, fp32, came True"),
         ("dataset_dir", 7, "dataset_dir: wanted a path, came 7"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import shared
 from roi_fusion.errors import InputError
 from roi_fusion.lesions import MNI_BOX, PackedLesions, parse_range, procedural_lesion

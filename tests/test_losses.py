@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from roi_fusion.diffusion import ct_weight, fusion_target
 from roi_fusion.errors import InputError
 from roi_fusion.losses import COMPONENTS, PRESETS, RoiFusionLoss, boundary_loss, brain_ssim_loss, regional_ssim_loss
@@ -16,7 +17,9 @@ def make_target(batch: int = 2) -> dict[str, torch.Tensor]:
     masks = {k: torch.zeros(batch, 1, 32, 32, 4) for k in ("brain", "bone", "dense", "label")}
     masks["brain"][:, :, 10:26, 8:24] = masks["bone"][:, :, 6:9] = masks["dense"][:, :, 12:14, 12:14] = 1
     masks["label"][:, :, 18:23, 14:20, 1:3] = 1
-    constants = {k: torch.full((batch,), v) for k, v in {"mri_mean": 0.5, "mri_std": 0.2, "ct_mean": 0.45, "ct_std": 0.2}.items()}
+    constants = {
+        k: torch.full((batch,), v) for k, v in {"mri_mean": 0.5, "mri_std": 0.2, "ct_mean": 0.45, "ct_std": 0.2}.items()
+    }
     return {"image": image, **masks, "label_known": torch.ones(batch), **constants}
 
 

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
 from roi_fusion.errors import InputError
 from roi_fusion.intensity import IntensityMap
 from roi_fusion.metrics import (
@@ -22,9 +26,6 @@ from roi_fusion.metrics import (
     reliability_curve,
     seam_ratio,
 )
-from scipy import ndimage
-from scipy.spatial import cKDTree
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 
 def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
@@ -109,7 +110,9 @@ def test_regional_ssim_equals_scikit_image_where_the_region_holds_the_window() -
     rng = np.random.default_rng(2)
     a = rng.random((60, 50)).astype(np.float32)
     b = np.clip(a + 0.1 * rng.standard_normal(a.shape), 0, 1).astype(np.float32)
-    _, full = structural_similarity(a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True)
+    _, full = structural_similarity(
+        a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
     roi, inner = np.zeros_like(a), np.zeros_like(a)
     roi[10:50, 8:42] = inner[15:45, 13:37] = 1
     x, y, r, i = (torch.from_numpy(v)[None, None] for v in (a, b, roi, inner))

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from roi_fusion.network import OUTPUT_CHANNELS, RAW_CHANNELS, RoiFusionNet
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from roi_fusion.errors import InputError
 from roi_fusion.phantoms import CONTRASTS, PhantomConfig, draw_phantom, write_phantoms
 
@@ -89,7 +90,9 @@ def test_files_parameters_and_progress(tmp_path: Path) -> None:
 
 
 def test_contrasts_are_drawn_from_those_given() -> None:
-    drawn = {draw_phantom(PhantomConfig((24, 24, 3), (9.0, 9.0, 50.0), "adc,t2"), (0, n)).parameters["contrast"] for n in range(8)}
+    drawn = {
+        draw_phantom(PhantomConfig((24, 24, 3), (9.0, 9.0, 50.0), "adc,t2"), (0, n)).parameters["contrast"] for n in range(8)
+    }
     assert drawn == {"adc", "t2"}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
 from roi_fusion.errors import InputError
 from roi_fusion.evaluation import write_tables
 from roi_fusion.report import case_figure, metrics_text, write_report
@@ -40,12 +41,29 @@ def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_da
         result(tmp_path, tiny_dataset, name)
     write_tables(tmp_path, rows())
     (tmp_path / "errors.json").write_text(json.dumps({"bad": "bad/mri.nii.gz: wanted <finite> values"}))
-    history = [{"epoch": e, "loss_total": 2.0 / e, "loss_bone": 1.0 / e, "gradient_share_bone": 0.3, "validation": {"brain_ssim": 0.1 * e}} for e in range(1, 9)]
+    history = [
+        {
+            "epoch": e,
+            "loss_total": 2.0 / e,
+            "loss_bone": 1.0 / e,
+            "gradient_share_bone": 0.3,
+            "validation": {"brain_ssim": 0.1 * e},
+        }
+        for e in range(1, 9)
+    ]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)))
     page = write_report(tmp_path).read_text()
     assert page.count("data:image/png;base64,") == 2 + 4
     assert not re.search(r"(src|href)=\"(?!data:)", page)
-    for text in ("phantom_0000", "paste (CT bone into MRI)", "brain SSIM", "&lt;finite&gt;", "small", "1.50 mL (1.00–2.00)", "∞"):
+    for text in (
+        "phantom_0000",
+        "paste (CT bone into MRI)",
+        "brain SSIM",
+        "&lt;finite&gt;",
+        "small",
+        "1.50 mL (1.00–2.00)",
+        "∞",
+    ):
         assert text in page, text
     assert "not for diagnosis" in page
 
@@ -69,7 +87,9 @@ def test_any_orientation_is_drawn(codes: tuple[str, str, str], tmp_path: Path, t
     folder = result(tmp_path / "out", tmp_path / "data", "phantom_0000")
     figure = case_figure(folder, moved / "lesion_mask.nii.gz")
     assert len(figure.axes) == 3 * 7
-    straight = case_figure(result(tmp_path / "straight", tiny_dataset, "phantom_0000"), tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz")
+    straight = case_figure(
+        result(tmp_path / "straight", tiny_dataset, "phantom_0000"), tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz"
+    )
     first, second = (np.asarray(f.axes[0].images[-1].get_array()) for f in (figure, straight))
     np.testing.assert_array_equal(first, second)  # the same patient looks the same however the file is stored
 

@@ -8,10 +8,20 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+
 from roi_fusion.inferers import PREDICTION_CHANNELS
 from roi_fusion.results import RESULT_FILES, FusionResultd, MaskOutsided, save_case
 
-INTENSITY = {"mri_low": 0.0, "mri_high": 950.0, "mri_mean": 0.5, "mri_std": 0.2, "ct_mean": 0.45, "ct_std": 0.2, "lower": 0.05, "upper": 1.0}
+INTENSITY = {
+    "mri_low": 0.0,
+    "mri_high": 950.0,
+    "mri_mean": 0.5,
+    "mri_std": 0.2,
+    "ct_mean": 0.45,
+    "ct_std": 0.2,
+    "lower": 0.05,
+    "upper": 1.0,
+}
 
 
 def case() -> dict:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
+
 from roi_fusion.errors import InputError
 from roi_fusion.resume import load_weights, prepare_folder, prepare_training
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from roi_fusion.phantoms import PhantomConfig, draw_phantom
 from roi_fusion.roi_masks import bone_mask, brain_mask, head_mask, hyperdense_mask, largest_component
 

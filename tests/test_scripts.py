@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import BUNDLE, ROOT
 from test_slices import pictures
 
 
 def script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str:
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments], cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments], cwd=cwd, capture_output=True, text=True
+    )
     text = done.stdout + done.stderr
     assert (done.returncode == 0) is ok, text
     assert "Traceback" not in text
@@ -23,7 +26,20 @@ def script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str
 
 def test_make_phantoms(tmp_path: Path) -> None:
     out = tmp_path / "d"
-    text = script("make_phantoms", "--output_dir", str(out), "--num_cases", "2", "--shape", "32,36,4", "--spacing_mm", "7,6.5,35", "--contrast", "adc,t1", cwd=tmp_path)
+    text = script(
+        "make_phantoms",
+        "--output_dir",
+        str(out),
+        "--num_cases",
+        "2",
+        "--shape",
+        "32,36,4",
+        "--spacing_mm",
+        "7,6.5,35",
+        "--contrast",
+        "adc,t1",
+        cwd=tmp_path,
+    )
     assert f"2 cases in {out}" in text
     record = json.loads((out / "dataset.json").read_text())
     assert record["config"]["shape"] == [32, 36, 4]

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+
 from roi_fusion.errors import InputError
 from roi_fusion.slices import export_slices, grey_to_hu, slices_to_cases
 

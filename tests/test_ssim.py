@@ -4,9 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from roi_fusion.ssim import gaussian_window, ssim_map
 from scipy.ndimage import correlate1d
 from skimage.metrics import structural_similarity
+
+from roi_fusion.ssim import gaussian_window, ssim_map
 
 
 def test_ordinary_windows_equal_scikit_image() -> None:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from roi_fusion.diffusion import Level, inference_levels, make_scheduler, sample
 from roi_fusion.inferers import SamplingInferer
 from roi_fusion.start_check import case_scales, check_scales, check_schedule, scale_fault
@@ -42,7 +43,10 @@ def test_the_sampler_passes(name: str, steps: int) -> None:
 
 def strided() -> list[Level]:
     scheduler = make_scheduler("ddim")
-    return [Level(float(t), float(scheduler.alphas_cumprod[t]) ** 0.5, float(1 - scheduler.alphas_cumprod[t]) ** 0.5) for t in range(999, 0, -50)]
+    return [
+        Level(float(t), float(scheduler.alphas_cumprod[t]) ** 0.5, float(1 - scheduler.alphas_cumprod[t]) ** 0.5)
+        for t in range(999, 0, -50)
+    ]
 
 
 def test_one_step_coefficients_are_found() -> None:
@@ -52,7 +56,9 @@ def test_one_step_coefficients_are_found() -> None:
 
 
 def test_monais_own_stride_is_found() -> None:
-    fault = check_schedule(SimpleNamespace(levels=inference_levels(make_scheduler("ddim"), 5), sampler=monai_sampler), make_scheduler("ddim"))
+    fault = check_schedule(
+        SimpleNamespace(levels=inference_levels(make_scheduler("ddim"), 5), sampler=monai_sampler), make_scheduler("ddim")
+    )
     assert fault is not None
     assert "the state carries noise" in fault
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
+
 from roi_fusion.diffusion import ct_weight, fusion_target, lesion_state, make_scheduler
 from roi_fusion.errors import InputError
 from roi_fusion.network import RoiFusionNet
@@ -12,9 +13,18 @@ from roi_fusion.training import DenoisingModel, TrainingInferer, make_ema, plan_
 
 def batch(count: int = 6) -> dict:
     torch.manual_seed(0)
-    volumes = {k: MetaTensor((torch.rand(count, 1, 16, 16, 2) > 0.7).to(torch.uint8)) for k in ("brain", "bone", "dense", "label")}
-    constants = {k: torch.full((count,), 0.5, dtype=torch.float64) for k in ("mri_mean", "mri_std", "ct_mean", "ct_std", "mri_low")}
-    return {"image": MetaTensor(torch.randn(count, 2, 16, 16, 2)), **volumes, "label_known": torch.ones(count), "intensity": constants}
+    volumes = {
+        k: MetaTensor((torch.rand(count, 1, 16, 16, 2) > 0.7).to(torch.uint8)) for k in ("brain", "bone", "dense", "label")
+    }
+    constants = {
+        k: torch.full((count,), 0.5, dtype=torch.float64) for k in ("mri_mean", "mri_std", "ct_mean", "ct_std", "mri_low")
+    }
+    return {
+        "image": MetaTensor(torch.randn(count, 2, 16, 16, 2)),
+        **volumes,
+        "label_known": torch.ones(count),
+        "intensity": constants,
+    }
 
 
 def test_a_batch_becomes_plain_tensors() -> None:

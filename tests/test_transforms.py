@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
+
 from roi_fusion.errors import InputError
 from roi_fusion.intensity import IntensityMap
 from roi_fusion.transforms import (
@@ -25,7 +26,9 @@ from roi_fusion.transforms import (
 
 
 def meta(array: np.ndarray, affine: np.ndarray | None = None, **info: object) -> MetaTensor:
-    volume = MetaTensor(torch.from_numpy(np.ascontiguousarray(array))[None].float(), affine=np.eye(4) if affine is None else affine)
+    volume = MetaTensor(
+        torch.from_numpy(np.ascontiguousarray(array))[None].float(), affine=np.eye(4) if affine is None else affine
+    )
     volume.meta.update(info)
     return volume
 
@@ -72,7 +75,11 @@ class TestCheckVolumes:
         ("key", "array", "sentence"),
         [
             ("image", np.full((6, 6, 3), 7.0), "a.nii.gz: wanted a MRI with contrast, came one constant value (7)"),
-            ("image", np.array([[[1.0, np.nan], [0.0, np.inf]]]), "a.nii.gz: wanted finite values, came a MRI with 2 NaN or infinite"),
+            (
+                "image",
+                np.array([[[1.0, np.nan], [0.0, np.inf]]]),
+                "a.nii.gz: wanted finite values, came a MRI with 2 NaN or infinite",
+            ),
             ("ct", np.linspace(0, 1, 8).reshape(2, 2, 2), "CT in HU (air near -1000, bone above 300), came values from 0 to 1"),
             ("ct", np.linspace(0, 4095, 8).reshape(2, 2, 2), "came values from 0 to 4095"),
             ("ct", np.linspace(-1, 1.5, 8).reshape(2, 2, 2), "came values from -1 to 1.5"),
@@ -106,7 +113,9 @@ class TestMatchGrid:
         coarse = np.diag([1.0, 1.0, 4.0, 1.0])
         coarse[:3, 3] = -12, -7, -4
         ct = meta(10 * x + 3 * y + z, fine, sform_code=1)
-        out = MatchGridd("ct", padding_value=-1024.0)({"image": meta(np.random.rand(14, 14, 3), coarse, sform_code=1), "ct": ct})
+        out = MatchGridd("ct", padding_value=-1024.0)(
+            {"image": meta(np.random.rand(14, 14, 3), coarse, sform_code=1), "ct": ct}
+        )
         assert out["ct"].shape == (1, 14, 14, 3)
         expected = 10 * (np.arange(14) - 12)[:, None, None] + 3 * (np.arange(14) - 7)[None, :, None] + (4 * np.arange(3) - 4)
         inside = np.zeros((14, 14, 3), bool)
@@ -119,7 +128,9 @@ class TestMatchGrid:
         mask[5:12, 6:14, 1:3] = 1
         shifted = np.eye(4)
         shifted[0, 3] = 0.4
-        out = MatchGridd("bone", mode="nearest")({"image": meta(np.random.rand(20, 20, 4)), "bone": meta(mask, shifted)})["bone"]
+        out = MatchGridd("bone", mode="nearest")({"image": meta(np.random.rand(20, 20, 4)), "bone": meta(mask, shifted)})[
+            "bone"
+        ]
         assert out.dtype == torch.uint8
         assert set(out.unique().tolist()) == {0, 1}
 
@@ -130,7 +141,10 @@ class TestMatchGrid:
     def test_no_overlap_and_no_orientation_are_refused(self) -> None:
         far = np.eye(4)
         far[0, 3] = 500
-        data = {"image": meta(np.random.rand(8, 8, 3), filename_or_obj="m.nii"), "ct": meta(np.random.rand(8, 8, 3), far, filename_or_obj="c.nii")}
+        data = {
+            "image": meta(np.random.rand(8, 8, 3), filename_or_obj="m.nii"),
+            "ct": meta(np.random.rand(8, 8, 3), far, filename_or_obj="c.nii"),
+        }
         with pytest.raises(InputError, match=r"c\.nii: wanted a field of view that overlaps m\.nii, came an overlap of 0 %"):
             MatchGridd("ct")(data)
         data["ct"] = meta(np.random.rand(9, 8, 3), filename_or_obj="c.nii", sform_code=0, qform_code=0)
@@ -152,7 +166,9 @@ def test_the_slice_axis_comes_last_and_goes_back(codes: str, thick: int, tmp_pat
         row, sign = signs[code]
         affine[row, axis] = sign * zooms[axis]
     angle = np.deg2rad(12)  # oblique
-    affine[:3, :3] = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ affine[:3, :3]
+    affine[:3, :3] = (
+        np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]) @ affine[:3, :3]
+    )
     array = np.random.default_rng(0).random(shape).astype(np.float32)
     nib.save(nib.Nifti1Image(array, affine), tmp_path / "v.nii.gz")
     transform = Compose([LoadImaged("image", image_only=True, ensure_channel_first=True), ThickAxisLastd("image")])
@@ -239,5 +255,7 @@ def test_both_volumes_end_with_mean_0_and_deviation_1_over_the_head(kind: str, s
     if kind == "bright lesion":  # a hard clip at the 99th percentile would flatten it to the brightest tissue
         assert float(out["image"][0, :, :, :].max()) > 1.2 * float(torch.quantile(out["image"][head], 0.95))
     back = IntensityMap.from_case(out["intensity"]).normalised_to_mri_units(out["image"].as_tensor())
-    cropped = torch.from_numpy(mri).float()[None][:, : head.shape[1], : head.shape[2]] if head.shape[1:] == (48, 48, 6) else None
+    cropped = (
+        torch.from_numpy(mri).float()[None][:, : head.shape[1], : head.shape[2]] if head.shape[1:] == (48, 48, 6) else None
+    )
     assert cropped is None or torch.allclose(back[head], cropped[head], rtol=1e-3, atol=0.5)

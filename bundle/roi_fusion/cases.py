@@ -21,7 +21,16 @@ from monai.transforms import Compose, LoadImage
 
 from .errors import InputError
 
-__all__ = ["CASE_FILES", "CaseDataset", "collate_cases", "find_cases", "inference_datalist", "load_datalist", "sentence_for", "write_json"]
+__all__ = [
+    "CASE_FILES",
+    "CaseDataset",
+    "collate_cases",
+    "find_cases",
+    "inference_datalist",
+    "load_datalist",
+    "sentence_for",
+    "write_json",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +76,9 @@ def find_cases(dataset_dir: str | Path) -> list[dict[str, str]]:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     cases = [entry for entry in map(_case_entry, folders) if len(entry) > 2]
     if not any("image" in c and "ct" in c for c in cases):
-        raise InputError(f"{root}: wanted folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both")
+        raise InputError(
+            f"{root}: wanted folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both"
+        )
     return cases
 
 

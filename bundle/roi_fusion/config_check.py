@@ -149,7 +149,11 @@ def foreign_code(config: Mapping[str, Any]) -> list[str]:
             imported = [a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names]
             names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | set(imported)
             wrong = {n for n in names if n.split(".")[0] not in (*ALLOWED_ROOTS, *ALLOWED_NAMES, "_ref_")}
-            private = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("__") and n.attr != "__file__"]
+            private = [
+                n.attr
+                for n in ast.walk(tree)
+                if isinstance(n, ast.Attribute) and n.attr.startswith("__") and n.attr != "__file__"
+            ]
             calls_os = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and _dotted(n) not in ("os.environ", "")]
             if wrong or private or calls_os:
                 found.append(f"{item}: {node}")

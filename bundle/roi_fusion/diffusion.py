@@ -17,7 +17,18 @@ from monai.networks.schedulers import DDIMScheduler, RFlowScheduler
 
 from .errors import InputError
 
-__all__ = ["Level", "beside", "brain_region", "ct_weight", "fusion_target", "inference_levels", "lesion_state", "make_scheduler", "sample", "signal_and_noise"]
+__all__ = [
+    "Level",
+    "beside",
+    "brain_region",
+    "ct_weight",
+    "fusion_target",
+    "inference_levels",
+    "lesion_state",
+    "make_scheduler",
+    "sample",
+    "signal_and_noise",
+]
 
 Scheduler = DDIMScheduler | RFlowScheduler
 

@@ -306,7 +306,9 @@ def diagnose(chart: Chart) -> list[Finding]:
     epochs = [int(r["epoch"]) for r in chart.rows]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
         gap = next(b for a, b in zip(epochs, epochs[1:]) if b != a + 1)
-        raise InputError(f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {epochs[epochs.index(gap) - 1]}")
+        raise InputError(
+            f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {epochs[epochs.index(gap) - 1]}"
+        )
     found = [f for rule in _RULES for f in rule(chart)]
     return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
 
@@ -330,7 +332,15 @@ def gates(chart: Chart) -> list[dict[str, Any]]:
         if epoch == 20:
             totals = [r["loss_total"] for r in chart.rows if r["epoch"] <= 20 and "loss_total" in r]
             falling = totals[-1] < totals[0] if len(totals) > 1 and chart.rows[-1]["epoch"] >= 20 else None
-            out.append({"epoch": 20, "metric": "loss_total falling", "least": None, "value": totals[-1] if totals else None, "passed": falling})
+            out.append(
+                {
+                    "epoch": 20,
+                    "metric": "loss_total falling",
+                    "least": None,
+                    "value": totals[-1] if totals else None,
+                    "passed": falling,
+                }
+            )
     return out
 
 
@@ -363,7 +373,12 @@ def prescription(chart: Chart) -> str:
     lines = [f"{last} epochs, {len(chart.validated)} validations, {len(found)} finding{'s' if len(found) != 1 else ''}"]
     for n, f in enumerate(found, start=1):
         since = f"since epoch {f.since_epoch}" if f.since_epoch else "since the start"
-        lines += ["", f"{n}. {f.severity.upper()} [{f.code}] {f.what} ({since})", f"   likely cause: {f.cause}", f"   remedy: {f.remedy}"]
+        lines += [
+            "",
+            f"{n}. {f.severity.upper()} [{f.code}] {f.what} ({since})",
+            f"   likely cause: {f.cause}",
+            f"   remedy: {f.remedy}",
+        ]
     lines.append("")
     for gate in gates(chart):
         state = {None: "not reached", True: "passed", False: "MISSED"}[gate["passed"]]
@@ -392,7 +407,13 @@ class Doctor:
     def __init__(self, output_dir: str | Path, dataset: Any, inferer: Any, scheduler: Any, stop_on: str = "never") -> None:
         if stop_on not in ("never", "critical"):
             raise InputError(f"stop_on: wanted never or critical, came {stop_on!r}")
-        self.folder, self.dataset, self.inferer, self.scheduler, self.stop_on = Path(output_dir), dataset, inferer, scheduler, stop_on
+        self.folder, self.dataset, self.inferer, self.scheduler, self.stop_on = (
+            Path(output_dir),
+            dataset,
+            inferer,
+            scheduler,
+            stop_on,
+        )
         self._said: set[tuple[str, str]] = set()
 
     def attach(self, engine: Engine) -> None:
@@ -415,7 +436,15 @@ class Doctor:
             key = (finding.code, finding.what.split(" ")[0])
             if key not in self._said:
                 self._said.add(key)
-                logger.warning("doctor: %s: %s; likely cause: %s; remedy: %s", finding.severity, finding.what, finding.cause, finding.remedy)
+                logger.warning(
+                    "doctor: %s: %s; likely cause: %s; remedy: %s",
+                    finding.severity,
+                    finding.what,
+                    finding.cause,
+                    finding.remedy,
+                )
         critical = [f for f in found if f.severity == "critical"]
         if critical and self.stop_on == "critical":
-            raise InputError(f"doctor: stopped the training: {critical[0].what}; likely cause: {critical[0].cause}; remedy: {critical[0].remedy}")
+            raise InputError(
+                f"doctor: stopped the training: {critical[0].what}; likely cause: {critical[0].cause}; remedy: {critical[0].remedy}"
+            )

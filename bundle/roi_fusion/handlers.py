@@ -177,7 +177,9 @@ class TrainingStatistics:
         norms = {}
         for name, component in self.loss.weighted.items():
             gradient = (
-                torch.autograd.grad(component, pred, retain_graph=True, allow_unused=True)[0] if component.requires_grad else None
+                torch.autograd.grad(component, pred, retain_graph=True, allow_unused=True)[0]
+                if component.requires_grad
+                else None
             )
             norms[name] = 0.0 if gradient is None else float(gradient.float().norm())
         total = sum(norms.values()) or 1.0
@@ -299,7 +301,9 @@ class CheckpointWriter:
     def __call__(self, engine: Engine) -> None:
         if self.evaluator is not None:
             state = self.evaluator.state
-            score = state.metrics.get(state.key_metric_name, float("nan")) if state.epoch == engine.state.epoch else float("nan")
+            score = (
+                state.metrics.get(state.key_metric_name, float("nan")) if state.epoch == engine.state.epoch else float("nan")
+            )
             if not score > self.best:
                 return
             self.best = float(score)

@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 from .errors import InputError
 from .losses import PRESETS
 
-__all__ = ["KNOBS", "Knob", "as_bool", "check_knobs", "knob_table"]
+__all__ = ["KNOBS", "Knob", "as_bool", "calling_parser", "check_config", "check_knobs", "knob_table"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ KNOBS: dict[str, Knob] = {
     "precision": Knob("str", "auto", "auto: bfloat16 on CUDA, float32 elsewhere; bf16 and fp32 force one", choices=("auto", "bf16", "fp32")),
     "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
     "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
+    "stop_on": Knob("str", "never", "critical: the doctor ends the training at a critical finding; never: it only says it", choices=("never", "critical")),
     "val_interval": Knob("int", 5, "epochs between validations", low=1),
     "cache_rate": Knob("float", 1.0, "share of the cases kept in memory after loading", low=0, high=1),
     "num_workers": Knob("int", 0, "processes that load batches", low=0, where=_BOTH),
@@ -86,6 +87,10 @@ KNOBS: dict[str, Knob] = {
     "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
     "num_samples": Knob("int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH),
     "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised patch by patch, voxels", low=16, where=_BOTH),
+    "tracking_uri": Knob("str", "sqlite:///<output_dir>/mlruns.db", "where MLflow logs to; the environment's MLFLOW_TRACKING_URI wins", where="tracking"),
+    "experiment_name": Knob("str", "roi_fusion", "experiment of MLflow", where="tracking"),
+    "run_name": Knob("str", None, "run of MLflow; a new unique name when none is given", optional=True, where="tracking"),
+    "register_model": Knob("str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"),
 }  # fmt: skip
 
 
@@ -131,7 +136,13 @@ def _check_value(name: str, knob: Knob, value: Any) -> None:
 def _wanted(knob: Knob) -> str:
     if knob.choices:
         return "one of " + ", ".join(knob.choices)
-    noun = {"int": "a whole number", "float": "a number", "ints": "three whole numbers", "path": "a path", "bool": "true or false"}
+    noun = {
+        "int": "a whole number",
+        "float": "a number",
+        "ints": "three whole numbers",
+        "path": "a path",
+        "bool": "true or false",
+    }
     text = noun.get(knob.kind, "a value")
     if knob.low > -math.inf and knob.high < math.inf:
         return f"{text} from {knob.low:g} to {knob.high:g}"
@@ -166,14 +177,29 @@ STRUCTURE = {
     "imports", "network_def", "network", "denoiser", "ema", "ema_network", "noise_schedule", "volumes", "all_volumes", "preprocessing",
     "augmentation", "concatenation", "loss", "optimizer", "learning_rate_plan", "train", "validate", "training", "evaluating", "run",
     "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing", "handlers", "evaluator", "key_metric", "report",
-    "best_writer", "replica", "tracking_uri", "experiment_name", "run_name", "save_execute_config", "amp",
+    "best_writer", "replica", "save_execute_config",
 }  # fmt: skip
+
+
+def calling_parser() -> ConfigParser:
+    """The parser of the config whose expression calls.
+
+    An expression sees resolved items only, not the keys of its config, so the parser is looked for among the callers.
+
+    Raises:
+        RuntimeError: when no config expression calls.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError("wanted to be called from a config expression, came another caller")
 
 
 def check_knobs() -> None:
     """Check the config that this expression is part of. The first expression of every run list.
-
-    A config expression sees resolved items only, not the keys of the config, so the parser is found among the callers.
 
     From here on an :class:`~roi_fusion.errors.InputError` that ends the process prints its sentence and no traceback.
 
@@ -181,14 +207,7 @@ def check_knobs() -> None:
         InputError: see :func:`check_config`.
     """
     sys.excepthook = _print_sentence
-    frame = sys._getframe(1)
-    while frame is not None:
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            check_config(parser.config, STRUCTURE)
-            return
-        frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError("check_knobs: wanted to be called from a config expression, came another caller")
+    check_config(calling_parser().config, STRUCTURE)
 
 
 def _print_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:

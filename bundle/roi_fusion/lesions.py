@@ -40,9 +40,7 @@ def _centres() -> np.ndarray:
     """Millimetre coordinates of the voxel centres of :data:`MNI_BOX`, ``[3, 157, 189, 156]`` float32."""
     shape, affine = MNI_BOX
     return np.stack(
-        np.meshgrid(
-            *(np.arange(n, dtype=np.float32) + np.float32(affine[i, 3]) for i, n in enumerate(shape)), indexing="ij"
-        )
+        np.meshgrid(*(np.arange(n, dtype=np.float32) + np.float32(affine[i, 3]) for i, n in enumerate(shape)), indexing="ij")
     )
 
 

@@ -249,9 +249,7 @@ def brier_score(probability: Array, reference: Array, region: Array) -> float:
     return float(np.mean((p - r) ** 2)) if p.size else float("nan")
 
 
-def reliability_curve(
-    probability: Array, reference: Array, region: Array, *, num_bins: int = 10
-) -> dict[str, np.ndarray]:
+def reliability_curve(probability: Array, reference: Array, region: Array, *, num_bins: int = 10) -> dict[str, np.ndarray]:
     """Data of a reliability diagram over equally wide bins.
 
     Returns:

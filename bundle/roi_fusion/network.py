@@ -116,9 +116,7 @@ class _Pyramid(nn.Module):
         kernels = [_FLAT, _FLAT] + [_FULL] * (len(widths) - 2)
         self.stem = nn.Conv3d(4 * inputs, widths[0], _FLAT, padding=(0, 1, 1))
         self.down = nn.ModuleList([_Block(w, w, k, embedding) for w, k in zip(widths[:-1], kernels)])
-        self.shrink = nn.ModuleList(
-            [nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in zip(widths[:-1], widths[1:])]
-        )
+        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in zip(widths[:-1], widths[1:])])
         self.bottom = nn.ModuleList([_Block(widths[-1], widths[-1], _FULL, embedding) for _ in range(2)])
         pairs = list(zip(widths[:-1], widths[1:], kernels))[::-1]
         self.grow = nn.ModuleList([nn.Conv3d(deep, wide, 1) for wide, deep, _ in pairs])
@@ -200,7 +198,9 @@ class RoiFusionNet(nn.Module):
         self.down = nn.ModuleList([_Block(s, s, k, embedding_channels) for s, k in zip(small, (_FLAT, _FULL, _FULL))])
         self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in zip(small[:-1], small[1:])])
         self.grow = nn.ModuleList([nn.Conv3d(small[2], small[1], 1), nn.Conv3d(small[1], small[0], 1)])
-        self.up = nn.ModuleList([_Block(small[1], small[1], _FULL, embedding_channels), _Block(small[0], small[0], _FLAT, embedding_channels)])
+        self.up = nn.ModuleList(
+            [_Block(small[1], small[1], _FULL, embedding_channels), _Block(small[0], small[0], _FLAT, embedding_channels)]
+        )
         # Full-resolution head: unfolded features beside the inputs themselves, so that borders stay one voxel sharp.
         self.spread = nn.Conv3d(small[0] + widths[0], 4 * (detail_channels // 2), 1)
         self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, _FLAT, padding=(0, 1, 1))

@@ -324,7 +324,9 @@ def _grid_points(shape: Sequence[int], spacing_mm: Sequence[float], index: int, 
     return torch.stack(torch.meshgrid(*axes, depth, indexing="ij"), -1).float()
 
 
-def _render_shares(anatomy: _Anatomy, config: PhantomConfig, rotation: np.ndarray, shift_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _render_shares(
+    anatomy: _Anatomy, config: PhantomConfig, rotation: np.ndarray, shift_mm: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Tissue shares ``[12, X, Y, Z]`` and lesioned shares ``[2, X, Y, Z]`` of the head moved by a rigid transform."""
     thin = int(np.clip(round(config.spacing_mm[2] / 2.0), 1, 4))
     matrix, shift = (torch.tensor(a, dtype=torch.float32) for a in (rotation.T, shift_mm))
@@ -335,10 +337,14 @@ def _render_shares(anatomy: _Anatomy, config: PhantomConfig, rotation: np.ndarra
     return tuple(torch.stack(part, -1).numpy() for part in zip(*slices))  # type: ignore[return-value]
 
 
-def _render_mri(rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarray, contrast: str, config: PhantomConfig) -> tuple[np.ndarray, dict]:
+def _render_mri(
+    rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarray, contrast: str, config: PhantomConfig
+) -> tuple[np.ndarray, dict]:
     """MRI signal with a bias field, Rician noise and single-voxel outliers."""
     names = list(TISSUES)
-    signal = np.array([_SIGNAL[contrast][t] for t in names], np.float32) * rng.uniform(0.94, 1.06, len(names)).astype(np.float32)
+    signal = np.array([_SIGNAL[contrast][t] for t in names], np.float32) * rng.uniform(0.94, 1.06, len(names)).astype(
+        np.float32
+    )
     grey = float(signal[0])
     lesion_signal = float(rng.uniform(*_LESION_SIGNAL[contrast])) * (1.0 if contrast == "adc" else grey)
     points = torch.cat([_grid_points(config.shape, config.spacing_mm, k, 1) for k in range(config.shape[2])], 2)
@@ -365,7 +371,9 @@ def _render_mri(rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarr
     }  # fmt: skip
 
 
-def _render_ct(rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarray, config: PhantomConfig) -> tuple[np.ndarray, dict]:
+def _render_ct(
+    rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarray, config: PhantomConfig
+) -> tuple[np.ndarray, dict]:
     """CT numbers with noise, a head holder in some cases, metal specks and out-of-range artefacts."""
     names = list(TISSUES)
     hu = np.array([_HU[t] for t in names], np.float32)
@@ -396,7 +404,13 @@ def _render_ct(rng: np.random.Generator, shares: np.ndarray, lesioned: np.ndarra
     if artefacts:
         image[tuple(rng.integers(0, n, artefacts) for n in image.shape)] = -1183
     image = np.clip(np.round(image), -1183, 3071).astype(np.int16)
-    return image, {"hu_noise": noise, "hu_drop_in_lesion": drop, "head_holder": holder, "metal_specks": specks, "ct_artefacts": artefacts}
+    return image, {
+        "hu_noise": noise,
+        "hu_drop_in_lesion": drop,
+        "head_holder": holder,
+        "metal_specks": specks,
+        "ct_artefacts": artefacts,
+    }
 
 
 def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesions | None = None) -> Phantom:

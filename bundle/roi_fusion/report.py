@@ -24,7 +24,7 @@ from .errors import InputError
 from .handlers import is_first_rank, read_history
 
 __all__ = [
-    "case_figure", "history_figures", "markdown_table", "metrics_text", "write_report", "write_training_report",
+    "case_figure", "figure_uri", "history_figures", "markdown_table", "metrics_text", "write_report", "write_training_report",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ lesion; green: reference. Share of the MRI: grey where nothing can be told.</p>
 """
 
 
-def _as_uri(figure: Figure, dpi: int = 70) -> str:
+def figure_uri(figure: Figure, dpi: int = 70) -> str:
+    """A figure as a PNG data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -176,7 +177,9 @@ def history_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     epochs = [r["epoch"] for r in rows]
     validated = [r for r in rows if r.get("validation")]
 
-    def draw(title: str, series: Mapping[str, tuple[list, list]], log: bool = False, dashed: Mapping[str, float] | None = None) -> Figure:
+    def draw(
+        title: str, series: Mapping[str, tuple[list, list]], log: bool = False, dashed: Mapping[str, float] | None = None
+    ) -> Figure:
         figure = Figure(figsize=(6.2, 3.6), layout="constrained")
         ax = figure.subplots()
         for name, (x, y) in series.items():
@@ -295,7 +298,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     curves = []
     if (history / "history.jsonl").is_file():
         rows = read_history(history)
-        curves = [{"name": n, "data": _as_uri(f, 90)} for n, f in history_figures(rows).items()] if rows else []
+        curves = [{"name": n, "data": figure_uri(f, 90)} for n, f in history_figures(rows).items()] if rows else []
     summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").is_file() else None
     refused = json.loads((folder / "errors.json").read_text()) if (folder / "errors.json").is_file() else {}
     if not results and not curves and summary is None and not refused:
@@ -303,9 +306,11 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     cases = []
     for path in _case_order(folder, results)[:max_cases]:
         facts = json.loads((path / "result.json").read_text())
-        label = next((p for p in (Path(facts["mri"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii")) if p.is_file()), None)
+        label = next(
+            (p for p in (Path(facts["mri"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii")) if p.is_file()), None
+        )
         try:
-            data = _as_uri(case_figure(path, label))
+            data = figure_uri(case_figure(path, label))
         except InputError as e:
             refused[path.name] = str(e)
             continue

@@ -69,7 +69,9 @@ class FusionResultd(MapTransform):
         for key, volume in out.items():
             d[key] = MetaTensor(volume, meta=getattr(pred, "meta", None)) if isinstance(pred, MetaTensor) else volume
         d["prediction"] = pred
-        d["inside"] = MetaTensor(head.to(torch.uint8), meta=getattr(pred, "meta", None)) if isinstance(pred, MetaTensor) else head
+        d["inside"] = (
+            MetaTensor(head.to(torch.uint8), meta=getattr(pred, "meta", None)) if isinstance(pred, MetaTensor) else head
+        )
         return d
 
 

@@ -23,7 +23,11 @@ __all__ = ["export_slices", "grey_to_hu", "slices_to_cases"]
 
 
 def grey_to_hu(
-    grey: np.ndarray, head: np.ndarray, window_hu: tuple[float, float] = (-5.0, 80.0), saturated: int = 250, bone_hu: float = 1000.0
+    grey: np.ndarray,
+    head: np.ndarray,
+    window_hu: tuple[float, float] = (-5.0, 80.0),
+    saturated: int = 250,
+    bone_hu: float = 1000.0,
 ) -> np.ndarray:
     """Display grey of a CT in a brain window → HU.
 
@@ -48,7 +52,9 @@ def _head_of(ct: np.ndarray, mri: np.ndarray) -> np.ndarray:
     tissue = np.stack([ndimage.binary_opening(ct[..., k] > 20, iterations=2) for k in range(ct.shape[-1])], -1)
     bright = mri > 0.6 * threshold_otsu(mri.ravel())
     both = largest_component(tissue | np.stack([ndimage.binary_opening(bright[..., k]) for k in range(ct.shape[-1])], -1))
-    return np.stack([ndimage.binary_fill_holes(ndimage.binary_closing(both[..., k], iterations=2)) for k in range(ct.shape[-1])], -1)
+    return np.stack(
+        [ndimage.binary_fill_holes(ndimage.binary_closing(both[..., k], iterations=2)) for k in range(ct.shape[-1])], -1
+    )
 
 
 def _read_slice(path: Path) -> np.ndarray:
@@ -124,7 +130,9 @@ def slices_to_cases(
         for folder in (ct_dir, mri_dir):
             slices = [_read_slice(folder / names[n]) for n in numbers]
             if len({s.shape for s in slices}) > 1:
-                raise InputError(f"{folder}: wanted slices of one size for patient {patient}, came {sorted({s.shape for s in slices})}")
+                raise InputError(
+                    f"{folder}: wanted slices of one size for patient {patient}, came {sorted({s.shape for s in slices})}"
+                )
             stacks.append(np.stack(slices, -1))
         ct, mri = (_fill(stack, numbers) for stack in stacks)
         if ct.shape != mri.shape:
@@ -135,7 +143,10 @@ def slices_to_cases(
         case.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(grey_to_hu(ct, _head_of(ct, mri), window_hu), affine), case / "ct.nii.gz")
         nib.save(nib.Nifti1Image(mri.astype(np.int16), affine), case / "mri.nii.gz")
-        write_json(case / "slices.json", {"pictures": [names.get(n) for n in range(numbers[0], numbers[-1] + 1)], "window_hu": list(window_hu)})
+        write_json(
+            case / "slices.json",
+            {"pictures": [names.get(n) for n in range(numbers[0], numbers[-1] + 1)], "window_hu": list(window_hu)},
+        )
         folders.append(case)
     return folders
 

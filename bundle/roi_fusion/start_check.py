@@ -39,7 +39,7 @@ def scale_fault(scales: dict[str, float]) -> str | None:
         f"MRI {scales['mri_mean']:.2f} ± {scales['mri_std']:.2f}, CT {scales['ct_mean']:.2f} ± {scales['ct_std']:.2f} "
         f"in [{scales['ct_min']:.2f}, {scales['ct_max']:.2f}]"
     )
-    if 0 <= scales["ct_min"] and scales["ct_max"] <= 1.0 + 1e-4:
+    if scales["ct_min"] >= 0 and scales["ct_max"] <= 1.0 + 1e-4:
         return f"CT min-max scaled: {facts}"
     if ratio > 2:
         return f"deviations a factor of {ratio:.1f} apart: {facts}"
@@ -86,7 +86,9 @@ def check_schedule(inferer: Any, scheduler: Any, tolerance: float = 1e-3) -> str
         rest = x_t - signal * clean
         spread = float(rest.std())
         if not fault and abs(spread - deviation) > 0.05 + tolerance:
-            fault.append(f"at timestep {level.t:g} the state carries noise {spread:.2f} where the network is told {deviation:.2f}")
+            fault.append(
+                f"at timestep {level.t:g} the state carries noise {spread:.2f} where the network is told {deviation:.2f}"
+            )
         return clean
 
     result = inferer.sampler(oracle, noise, levels)

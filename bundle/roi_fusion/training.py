@@ -139,7 +139,12 @@ def plan_learning_rate(
         progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    plan = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    # For run.json, which the doctor compares the logged rates with.
+    plan.roi_fusion_plan = {  # type: ignore[attr-defined]
+        "peak": peak, "final": float(final_learning_rate), "warmup_steps": warmup, "total_steps": int(total_steps),
+    }  # fmt: skip
+    return plan
 
 
 def start_process_group(device: torch.device) -> None:

@@ -1,0 +1,168 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Tracking with MLflow: every component, metric and knob, previews, weights, and a model in the registry.
+
+``configs/tracking.json`` adds :class:`TrackingHandler` to the trainer. mlflow is needed only where it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Events
+from monai.handlers import MLFlowHandler
+
+from .errors import InputError
+from .report import write_training_report
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["TrackingHandler", "bundle_copy", "unique_run_name"]
+
+logger = logging.getLogger(__name__)
+
+_ARTIFACTS = ("model.pt", "history.jsonl", "run.json", "start_check.json", "doctor.json", "errors.json", "report.html")
+
+
+def unique_run_name(prefix: str = "roi_fusion") -> str:
+    """A run name that no earlier run has: MONAI's handler appends to an unfinished run of the same name, such as a killed one."""
+    return f"{prefix}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}_{time.time_ns() % 10**6:06d}"
+
+
+def bundle_copy(bundle_root: str | Path, weights: str | Path, folder: str | Path) -> Path:
+    """A copy of what inference needs (configs, package, licence, these weights) as ``<folder>/bundle``."""
+    source, target = Path(bundle_root), Path(folder) / "bundle"
+    for name in ("configs", "roi_fusion"):
+        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(source / "LICENSE", target / "LICENSE")
+    (target / "models").mkdir()
+    shutil.copy(weights, target / "models" / "model.pt")
+    return target
+
+
+class TrackingHandler(MLFlowHandler):
+    """Log a training to MLflow. Attach it to the trainer behind the validation and the history.
+
+    Per epoch: the trainer's metrics, and the validation's as ``val_<name>``; values that do not exist are left out. At the start:
+    all knobs as parameters, and tags for git commit, bundle version, data hash, seed and torch. At the end: weights, report and
+    history. A crash marks the run FAILED.
+
+    Args:
+        output_dir: folder of the training.
+        evaluator: of the validation.
+        bundle_root: the bundle's folder.
+        tracking_uri: such as ``sqlite:///<path>``; the environment's ``MLFLOW_TRACKING_URI`` wins.
+        experiment_name: of MLflow.
+        run_name: a new unique one when None.
+        register_model: name under which the best weights go into the model registry as a pyfunc that takes two file paths.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        evaluator: Any,
+        bundle_root: str | Path,
+        tracking_uri: str | None = None,
+        experiment_name: str = "roi_fusion",
+        run_name: str | None = None,
+        register_model: str | None = None,
+    ) -> None:
+        try:
+            super().__init__(
+                tracking_uri=tracking_uri, iteration_log=False, epoch_logger=self._log_epoch, dataset_logger=lambda _: None,
+                experiment_name=experiment_name, run_name=run_name or unique_run_name(),
+            )  # fmt: skip
+        except ImportError:
+            raise InputError("tracking: wanted mlflow, which is not installed: pip install mlflow") from None
+        except ValueError as e:
+            raise InputError(f"tracking_uri: {e}") from None
+        self.folder, self.evaluator, self.bundle_root = Path(output_dir), evaluator, Path(bundle_root)
+        self.register_model = register_model
+        self._logged_previews: set[str] = set()
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
+        # The first handler of this event that raises ends the others, and MONAI's StatsHandler raises.
+        handlers = engine._event_handlers[Events.EXCEPTION_RAISED]
+        handlers.insert(0, handlers.pop())
+
+    def start(self, engine: Engine) -> None:
+        super().start(engine)
+        path = self.folder / "run.json"
+        run = json.loads(path.read_text()) if path.is_file() else {}
+        self._log_params({k: v for k, v in run.get("knobs", {}).items() if k != "max_epochs"})
+        tags = {
+            "git_commit": run.get("git_commit"), "bundle_version": run.get("versions", {}).get("roi_fusion"),
+            "torch": run.get("versions", {}).get("torch"), "monai": run.get("versions", {}).get("monai"), "seed": run.get("knobs", {}).get("seed"),
+            **{f"data_hash_{name}": d["hash"] for name, d in run.get("data", {}).items()},
+        }  # fmt: skip
+        for name, value in tags.items():
+            if value is not None:
+                self.client.set_tag(self._run_id, name, str(value))
+
+    @property
+    def _run_id(self) -> str:
+        assert self.cur_run is not None
+        return self.cur_run.info.run_id
+
+    def _log_epoch(self, engine: Engine) -> None:
+        metrics = {k: float(v) for k, v in engine.state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        state = self.evaluator.state
+        if state.metrics and state.epoch == engine.state.epoch:
+            metrics.update(
+                {f"val_{k}": float(v) for k, v in state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+            )
+            for method, values in getattr(state, "baselines", {}).items():
+                metrics.update({f"val_{method}_{k}": float(v) for k, v in values.items() if math.isfinite(v)})
+        self._log_metrics(metrics, step=engine.state.epoch)
+        for picture in sorted((self.folder / "previews").glob("*.png")):
+            if picture.name not in self._logged_previews:
+                self._logged_previews.add(picture.name)
+                self.client.log_artifact(self._run_id, str(picture), "previews")
+
+    def complete(self) -> None:
+        """Log weights and documents, register the model where asked, and mark the run FINISHED."""
+        write_training_report(self.folder)
+        for name in _ARTIFACTS:
+            if (self.folder / name).is_file():
+                self.client.log_artifact(self._run_id, str(self.folder / name))
+        if self.register_model:
+            self._register(self.register_model)
+        self.close()
+
+    def _failed(self, engine: Engine, error: BaseException) -> None:
+        if self.cur_run is not None:
+            self.client.set_tag(self._run_id, "error", str(error)[:4000])
+            self.client.set_terminated(self._run_id, "FAILED")
+            self.cur_run = None
+        raise error
+
+    def _register(self, name: str) -> None:
+        import mlflow
+
+        from .tracked_model import FusionModel
+
+        weights = self.folder / "model.pt"
+        if not weights.is_file():
+            raise InputError(f"register_model: wanted best weights at {weights}, found none (was there a validation?)")
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.client.tracking_uri)
+        try:
+            with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self._run_id):
+                bundle = bundle_copy(self.bundle_root, weights, scratch)
+                mlflow.pyfunc.log_model(
+                    name="model", python_model=FusionModel(), artifacts={"bundle": str(bundle)}, code_paths=[str(bundle / "roi_fusion")],
+                    registered_model_name=name, pip_requirements=["torch", "monai", "pytorch-ignite", "nibabel", "scikit-image", "scipy", "matplotlib", "jinja2", "tqdm"],
+                )  # fmt: skip
+        finally:
+            mlflow.set_tracking_uri(before)
+        logger.info("registered %s", name)
