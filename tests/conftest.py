@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from roi_fusion.phantoms import PhantomConfig, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +22,9 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight phantoms of 48x48x8 voxels; treat as read-only, copy before changing."""
     folder = tmp_path_factory.mktemp("tiny")
-    list(write_phantoms(folder, 8, PhantomConfig(shape=(48, 48, 8), spacing_mm=(4.8, 4.8, 18.0), lesion_free_share=0.0), seed=3))
+    list(
+        write_phantoms(folder, 8, PhantomConfig(shape=(48, 48, 8), spacing_mm=(4.8, 4.8, 18.0), lesion_free_share=0.0), seed=3)
+    )
     return folder
 
 
@@ -29,7 +32,9 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three phantoms of 96x96x16 voxels; read-only."""
     folder = tmp_path_factory.mktemp("small")
-    list(write_phantoms(folder, 3, PhantomConfig(shape=(96, 96, 16), spacing_mm=(2.4, 2.4, 9.0), lesion_free_share=0.0), seed=4))
+    list(
+        write_phantoms(folder, 3, PhantomConfig(shape=(96, 96, 16), spacing_mm=(2.4, 2.4, 9.0), lesion_free_share=0.0), seed=4)
+    )
     return folder
 
 
@@ -50,5 +55,5 @@ def shared_preprocessing():
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs" / "train.json"))
     steps = [parser.get_parsed_content(f"preprocessing#{i}") for i in range(len(parser["preprocessing"]))]
-    loading = ("CompleteCased", "LoadImaged")
+    loading = ("CompleteCased", "LoadVolumesd")
     return Compose([s for s in steps if type(s).__name__ not in loading])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,16 @@ from monai.handlers import CheckpointLoader
 from .errors import InputError
 from .handlers import CheckpointWriter, ErrorsWriter
 
-__all__ = ["load_weights", "prepare_folder", "prepare_training"]
+__all__ = ["load_weights", "prepare_folder", "prepare_training", "publish_weights"]
 
 logger = logging.getLogger(__name__)
 
 #: What a training leaves in its folder; a new one there moves them aside.
-_RUN_FILES = ("last.pt", "model.pt", "history.jsonl", "errors.json", "report.html", "tensorboard")
+_RUN_FILES = (
+    "last.pt", "model.pt", "history.jsonl", "run.json", "start_check.json", "doctor.json", "errors.json",
+    "report.html", "tensorboard",
+    "previews",
+)  # fmt: skip
 
 
 def _read(path: str | Path, what: str) -> Any:
@@ -125,3 +130,21 @@ def prepare_folder(output_dir: str | Path, resume: str | None = None) -> None:
             logger.info("%s holds an earlier training: moved to %s", folder, aside)
     if idist.get_world_size() > 1:
         idist.barrier()
+
+
+def publish_weights(output_dir: str | Path, publish_dir: str | Path | None) -> None:
+    """Copy the best weights of a training to ``<publish_dir>/model.pt``; those that were there stay as ``previous.pt``.
+
+    MONAI Label runs and trains ``models/model.pt`` of a bundle and no other file: a training that it starts has to end there.
+    """
+    best = Path(output_dir) / "model.pt"
+    if publish_dir is None or not best.is_file() or idist.get_rank() != 0:
+        return
+    folder = Path(publish_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".model.pt.{os.getpid()}"
+    shutil.copyfile(best, scratch)
+    if (folder / "model.pt").exists():
+        shutil.copyfile(folder / "model.pt", folder / "previous.pt")
+    os.replace(scratch, folder / "model.pt")
+    logger.info("published %s", folder / "model.pt")

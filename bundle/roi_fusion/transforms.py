@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, Orientation, ResampleToMatch, Transform
+from monai.transforms import InvertibleTransform, LoadImaged, MapTransform, Orientation, ResampleToMatch, Transform
 
 from .errors import InputError
 from .intensity import HU_POINTS, SCALED_POINTS, compand_hu, soft_knee
@@ -27,6 +27,7 @@ __all__ = [
     "CompleteCased",
     "FillUnknownLabeld",
     "HeadMaskd",
+    "LoadVolumesd",
     "MatchGridd",
     "RecordMeanStdd",
     "RecordPercentilesd",
@@ -78,6 +79,21 @@ class CompleteCased(Transform):
             d["ct"] = str(ct)
         d["ct_file"] = str(d["ct"])
         return d
+
+
+class LoadVolumesd(MapTransform):
+    """Read the files of those `keys` that are present, as MONAI's ``LoadImaged`` does, into ``[1, X, Y, Z]`` MetaTensors.
+
+    MONAI Label puts a loader of its own in place of every ``LoadImaged`` of a bundle, and that one wants all keys: a case
+    without masks would end in a ``KeyError``. So this one has a ``LoadImaged`` and is none.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self._load = LoadImaged(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return self._load(dict(data))
 
 
 class CheckVolumesd(MapTransform):
@@ -330,7 +346,13 @@ class RecordPercentilesd(Transform):
     """Note in ``intensity`` which MRI values the following ``ScaleIntensityRangePercentilesd`` maps to its bounds."""
 
     def __init__(
-        self, key: str = "image", lower: float = 1, upper: float = 99, b_min: float = 0.05, b_max: float = 1.0, room: float = 1.0
+        self,
+        key: str = "image",
+        lower: float = 1,
+        upper: float = 99,
+        b_min: float = 0.05,
+        b_max: float = 1.0,
+        room: float = 1.0,
     ) -> None:
         self.key, self.lower, self.upper, self.b_min, self.b_max, self.room = key, lower, upper, b_min, b_max, room
 
