@@ -24,7 +24,8 @@ def explore_dataset(dataset_dir: str, output_dir: str | None = None) -> None:
     summary = write_exploration(found, folder, f"Data set {Path(dataset_dir).resolve().name}")
     lesions = summary["lesions"]
     print(
-        f"{summary['cases']} cases; lesions: {lesions['known']} known, {lesions['unknown']} unknown, {lesions['without']} without"
+        f"{summary['cases']} cases; lesions: {lesions['known']} known, {lesions['unknown']} unknown, "
+        f"{lesions['without']} without"
     )
     for name, names in summary["flags"].items():
         print(f"{name} ({FLAGS[name]}): {', '.join(names)}")

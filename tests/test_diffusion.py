@@ -1,6 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
@@ -50,7 +52,7 @@ def test_every_step_stands_on_the_noise_level_that_the_network_is_told(name: str
     out = sample(lambda x, level: clean, noise, inference_levels(scheduler, steps), on_step=watch)
     assert torch.allclose(out, clean, atol=1e-4)
     assert len(seen) == steps
-    assert all(a > b for a, b in zip(seen, seen[1:]))
+    assert all(a > b for a, b in pairwise(seen))
 
 
 @pytest.mark.parametrize("name", ["ddim", "rflow"])
@@ -82,7 +84,7 @@ def _deterministic_deviation(name: str, steps: int, deviation: float) -> float:
     """Deviation that exact DDIM stepping between the timesteps gives for the linear oracle: a product of scalars."""
     levels = [(lv.signal, lv.noise) for lv in inference_levels(make_scheduler(name), steps)] + [(1.0, 0.0)]
     spread = 1.0
-    for (a, s), (b, r) in zip(levels, levels[1:]):
+    for (a, s), (b, r) in pairwise(levels):
         gain = a * deviation**2 / (a**2 * deviation**2 + s**2)
         spread *= b * gain + r * (1 - a * gain) / s
     return spread

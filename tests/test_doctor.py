@@ -43,8 +43,10 @@ def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
         if e % 5 == 0:
             # The lesion head finds nothing at first, as real ones do.
             row["validation"] = {
-                "brain_ssim": 0.99 * stage, "bone_ssim": 0.95 * stage, "bone_psnr": 28 * stage, "lesion_dice": 0.7 * stage if e > 10 else 0.0,
-                "brain_ssim_context": 0.92 * stage, "bone_ssim_context": 0.8 * stage, "n_empty_pred": 20.0 if e <= 10 else 2.0, "n_empty_ref": 2.0,
+                "brain_ssim": 0.99 * stage, "bone_ssim": 0.95 * stage, "bone_psnr": 28 * stage,
+                "lesion_dice": 0.7 * stage if e > 10 else 0.0,
+                "brain_ssim_context": 0.92 * stage, "bone_ssim_context": 0.8 * stage,
+                "n_empty_pred": 20.0 if e <= 10 else 2.0, "n_empty_ref": 2.0,
                 "n_cases": 20.0, "fused_at_bounds": 0.0,
             }  # fmt: skip
             row["baselines"] = {
@@ -179,8 +181,10 @@ class ReferenceAsPrediction(CaseMetrics):
 
 def train(data: Path, out: Path, **changes: object) -> Chart:
     settings = {
-        "network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6], "patch_size": [32, 32, 4], "val_interval": 2,
-        "num_inference_steps": 2, "max_epochs": 7, "learning_rate": 3e-3, "warmup_steps": 4, "dataset_dir": str(data), "output_dir": str(out), "samples_per_case": 2,
+        "network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6],
+        "patch_size": [32, 32, 4], "val_interval": 2, "num_inference_steps": 2, "max_epochs": 7,
+        "learning_rate": 3e-3, "warmup_steps": 4,
+        "dataset_dir": str(data), "output_dir": str(out), "samples_per_case": 2,
     }  # fmt: skip
     workflow = ConfigWorkflow(
         config_file=str(BUNDLE / "configs" / "train.json"), run_id="training", logging_file=False, **{**settings, **changes}

@@ -29,7 +29,8 @@ def result(root: Path, data: Path, name: str, facts: dict | None = None) -> Path
     for stem, volume in volumes.items():
         nib.save(nib.Nifti1Image(volume, mri.affine), folder / f"{stem}.nii.gz")
     content = {
-        "mri": str(data / name / "mri.nii.gz"), "ct": str(data / name / "ct.nii.gz"), "lesion_ml": 1.5, "lesion_ml_interval": [1.0, 2.0],
+        "mri": str(data / name / "mri.nii.gz"), "ct": str(data / name / "ct.nii.gz"), "lesion_ml": 1.5,
+        "lesion_ml_interval": [1.0, 2.0],
         "largest_residual": 12.5, "num_inference_steps": 4, "num_samples": 2, "seed": 0, "guidance": "off", **(facts or {}),
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(content))

@@ -57,7 +57,8 @@ def trainer(epochs: int = 3) -> tuple[SupervisedTrainer, dict]:
     model = net(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     engine = SupervisedTrainer(
-        device=torch.device("cpu"), max_epochs=epochs, train_data_loader=[{"image": torch.rand(2, 2), "label": torch.rand(2, 1)}],
+        device=torch.device("cpu"), max_epochs=epochs,
+        train_data_loader=[{"image": torch.rand(2, 2), "label": torch.rand(2, 1)}],
         network=model, optimizer=optimizer, loss_function=torch.nn.MSELoss(), decollate=False,
     )  # fmt: skip
     engine.logger.disabled = True

@@ -1,6 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -110,11 +112,11 @@ def test_the_learning_rate_follows_its_plan() -> None:
         plan.step()
     assert rates[0] == pytest.approx(1e-6)
     assert rates[99] == rates[100] == pytest.approx(1e-4)
-    assert all(a >= b for a, b in zip(rates[100:], rates[101:]))
+    assert all(a >= b for a, b in pairwise(rates[100:]))
     assert rates[550] == pytest.approx(7.5e-5, rel=0.01)
     assert rates[-1] == pytest.approx(5e-5)
     assert max(plan_rates(10)) == pytest.approx(1e-4)  # a short run still reaches its peak
-    with pytest.raises(InputError, match="a final rate from 0 to 0.0001"):
+    with pytest.raises(InputError, match=r"a final rate from 0 to 0\.0001"):
         plan_learning_rate(torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-4), 10, 1, 1e-3)
 
 

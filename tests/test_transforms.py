@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +24,8 @@ from roi_fusion.transforms import (
     ThickAxisLastd,
     spacing_of,
 )
+
+RNG = np.random.default_rng(0)
 
 
 def meta(array: np.ndarray, affine: np.ndarray | None = None, **info: object) -> MetaTensor:
@@ -62,7 +65,7 @@ class TestCompleteCase:
 
 
 class TestCheckVolumes:
-    good = {"image": meta(np.random.default_rng(1).random((24, 24, 5))), "ct": meta(head_ct())}
+    good: ClassVar = {"image": meta(np.random.default_rng(1).random((24, 24, 5))), "ct": meta(head_ct())}
 
     def test_good_volumes_pass(self) -> None:
         label = np.zeros((24, 24, 5))
@@ -113,9 +116,7 @@ class TestMatchGrid:
         coarse = np.diag([1.0, 1.0, 4.0, 1.0])
         coarse[:3, 3] = -12, -7, -4
         ct = meta(10 * x + 3 * y + z, fine, sform_code=1)
-        out = MatchGridd("ct", padding_value=-1024.0)(
-            {"image": meta(np.random.rand(14, 14, 3), coarse, sform_code=1), "ct": ct}
-        )
+        out = MatchGridd("ct", padding_value=-1024.0)({"image": meta(RNG.random((14, 14, 3)), coarse, sform_code=1), "ct": ct})
         assert out["ct"].shape == (1, 14, 14, 3)
         expected = 10 * (np.arange(14) - 12)[:, None, None] + 3 * (np.arange(14) - 7)[None, :, None] + (4 * np.arange(3) - 4)
         inside = np.zeros((14, 14, 3), bool)
@@ -128,26 +129,24 @@ class TestMatchGrid:
         mask[5:12, 6:14, 1:3] = 1
         shifted = np.eye(4)
         shifted[0, 3] = 0.4
-        out = MatchGridd("bone", mode="nearest")({"image": meta(np.random.rand(20, 20, 4)), "bone": meta(mask, shifted)})[
-            "bone"
-        ]
+        out = MatchGridd("bone", mode="nearest")({"image": meta(RNG.random((20, 20, 4))), "bone": meta(mask, shifted)})["bone"]
         assert out.dtype == torch.uint8
         assert set(out.unique().tolist()) == {0, 1}
 
     def test_the_same_grid_is_left_alone(self) -> None:
-        ct = meta(np.random.rand(6, 6, 2))
-        assert MatchGridd("ct")({"image": meta(np.random.rand(6, 6, 2)), "ct": ct})["ct"] is ct
+        ct = meta(RNG.random((6, 6, 2)))
+        assert MatchGridd("ct")({"image": meta(RNG.random((6, 6, 2))), "ct": ct})["ct"] is ct
 
     def test_no_overlap_and_no_orientation_are_refused(self) -> None:
         far = np.eye(4)
         far[0, 3] = 500
         data = {
-            "image": meta(np.random.rand(8, 8, 3), filename_or_obj="m.nii"),
-            "ct": meta(np.random.rand(8, 8, 3), far, filename_or_obj="c.nii"),
+            "image": meta(RNG.random((8, 8, 3)), filename_or_obj="m.nii"),
+            "ct": meta(RNG.random((8, 8, 3)), far, filename_or_obj="c.nii"),
         }
         with pytest.raises(InputError, match=r"c\.nii: wanted a field of view that overlaps m\.nii, came an overlap of 0 %"):
             MatchGridd("ct")(data)
-        data["ct"] = meta(np.random.rand(9, 8, 3), filename_or_obj="c.nii", sform_code=0, qform_code=0)
+        data["ct"] = meta(RNG.random((9, 8, 3)), filename_or_obj="c.nii", sform_code=0, qform_code=0)
         with pytest.raises(InputError, match=r"c\.nii: wanted an orientation .*\(9, 8, 3\) and \(8, 8, 3\)\), came none"):
             MatchGridd("ct")(data)
 
@@ -189,7 +188,7 @@ def test_equal_spacings_count_as_axial() -> None:
 
 
 def test_head_and_regions_are_added() -> None:
-    data = {"image": meta(np.random.rand(24, 24, 5)), "ct": meta(head_ct())}
+    data = {"image": meta(RNG.random((24, 24, 5))), "ct": meta(head_ct())}
     out = RoiMasksd()(HeadMaskd()(data))
     assert set(out) == {"image", "ct", "head", "bone", "brain", "dense"}
     assert all(out[k].dtype == torch.uint8 and out[k].shape == (1, 24, 24, 5) for k in ("head", "bone", "brain", "dense"))
@@ -204,11 +203,11 @@ def test_head_and_regions_are_added() -> None:
 def test_no_head_and_no_brain_are_refused() -> None:
     air = np.full((24, 24, 5), -1000.0)
     with pytest.raises(InputError, match="wanted a head, came 0 voxels"):
-        HeadMaskd()({"image": meta(np.random.rand(24, 24, 5)), "ct": meta(air)})
+        HeadMaskd()({"image": meta(RNG.random((24, 24, 5))), "ct": meta(air)})
     block = air.copy()
     block[4:20, 4:20] = 900
     with pytest.raises(InputError, match="wanted a brain inside the skull"):
-        RoiMasksd()(HeadMaskd()({"image": meta(np.random.rand(24, 24, 5)), "ct": meta(block)}))
+        RoiMasksd()(HeadMaskd()({"image": meta(RNG.random((24, 24, 5))), "ct": meta(block)}))
 
 
 def test_companding_points_must_rise() -> None:
@@ -219,7 +218,7 @@ def test_companding_points_must_rise() -> None:
 
 
 def test_an_unknown_label_is_marked() -> None:
-    image = meta(np.random.rand(6, 6, 2))
+    image = meta(RNG.random((6, 6, 2)))
     known = FillUnknownLabeld()({"image": image, "label": image > 0.5})
     unknown = FillUnknownLabeld()({"image": image})
     assert (known["label_known"], unknown["label_known"]) == (1.0, 0.0)

@@ -63,7 +63,10 @@ class RandRegistrationJitterd(Randomizable, Transform):
 
 
 def rigid_resample(
-    stack: torch.Tensor, spacing_mm: Sequence[float], angles_rad: Sequence[float], shift_mm: Sequence[float]
+    stack: torch.Tensor,
+    spacing_mm: Sequence[float],
+    angles_rad: Sequence[float] | np.ndarray,
+    shift_mm: Sequence[float] | np.ndarray,
 ) -> torch.Tensor:
     """Resample ``[C, X, Y, Z]`` under a rotation about the centre and a shift in mm: linear, edge values outside."""
     rotation = np.asarray(create_rotate(3, tuple(float(a) for a in angles_rad)))[:3, :3]

@@ -133,8 +133,8 @@ def _read_splits(root: Path) -> dict[str, list[str]] | None:
 def load_datalist(dataset_dir: str | Path, split: str | None = None, seed: int = 0) -> list[dict[str, str]]:
     """The cases of one split, or all of them.
 
-    ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name without
-    a folder stays in the list and is refused when it is loaded.
+    ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name
+    without a folder stays in the list and is refused when it is loaded.
 
     Args:
         dataset_dir: folder of cases.

@@ -117,8 +117,8 @@ def beside(mask: torch.Tensor) -> torch.Tensor:
 
 
 def ct_weight(ct_roi: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """K, the share of the CT in the target: 1 on bone, blood and calcium, 0.5 on their in-plane neighbours outside of the brain,
-    else 0.
+    """K, the share of the CT in the target: 1 on bone, blood and calcium, 0.5 on their in-plane neighbours outside of
+    the brain, else 0.
 
     Without a step the seam towards scalp and sinuses shows; a step inside the brain would cost MRI detail at its border.
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """The doctor: names the fault of a training, since when, its likely cause and the remedy.
 
-It reads what a training logs (``history.jsonl``, ``run.json``, ``start_check.json``), so it can look at a running one, at a finished
-one, or sit in the trainer as a handler. Each rule is a function of a :class:`Chart` and returns its findings.
+It reads what a training logs (``history.jsonl``, ``run.json``, ``start_check.json``), so it can look at a running one, at a
+finished one, or sit in the trainer as a handler. Each rule is a function of a :class:`Chart` and returns its findings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ class Chart:
         return since
 
 
+_WEIGHT_KNOBS = {"brain": "--alpha", "bone": "--beta", "lesion": "--gamma"}
 _RULES: list[Callable[[Chart], list[Finding]]] = []
 
 
@@ -92,11 +94,16 @@ def _schedule(chart: Chart) -> list[Finding]:
     fault = chart.start.get("schedule")
     if not fault:
         return []
-    return [Finding(
-        "schedule", "critical", f"sampler and noise schedule disagree: {fault}", 0,
-        "the sampler steps with coefficients of other timesteps than its own, so x stays near noise whatever is predicted",
-        "step between consecutive timesteps of the run with roi_fusion.diffusion.sample and inference_levels, the last to (1, 0)",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "schedule",
+            "critical",
+            f"sampler and noise schedule disagree: {fault}",
+            0,
+            "the sampler steps with coefficients of other timesteps than its own, so x stays near noise whatever is predicted",
+            "step between consecutive timesteps of the run, the last to (1, 0), as roi_fusion.diffusion.sample does",
+        )
+    ]
 
 
 @_rule
@@ -105,12 +112,19 @@ def _scales(chart: Chart) -> list[Finding]:
     if not broken:
         return []
     case, fault = next(iter(broken.items()))
-    return [Finding(
-        "scales", "critical", f"MRI and CT scales apart in {len(broken)} of {chart.start.get('cases', len(broken))} cases as loaded, "
-        f"such as {case}: {fault}", 0,
-        "one volume was not normalised over the head, for instance a CT scaled to [0, 1] beside a z-scored MRI: the network ignores it",
-        "end the preprocessing of both with NormalizeIntensityd(nonzero=True) behind MaskIntensityd, as configs/train.json does",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "scales",
+            "critical",
+            f"MRI and CT scales apart in {len(broken)} of {chart.start.get('cases', len(broken))} cases "
+            f"as loaded, such as {case}: {fault}",
+            0,
+            "one volume was not normalised over the head, for instance a CT scaled to [0, 1] beside a z-scored MRI: "
+            "the network ignores it",
+            "end the preprocessing of both with NormalizeIntensityd(nonzero=True) behind MaskIntensityd, "
+            "as configs/train.json does",
+        )
+    ]
 
 
 @_rule
@@ -128,10 +142,17 @@ def _zero_ssim(chart: Chart) -> list[Finding]:
             if falling
             else "no structure is learned: inputs on different scales, a clamped output, or a learning rate that is far off"
         )
-        out.append(Finding(
-            "zero_ssim", "critical", f"{name} is {last['validation'][name]:.4f} at epoch {last['epoch']}, still below 0.005", since, cause,
-            "run the schedule self-test and look at the scales of the loaded cases (start_check.json), then at the fused range",
-        ))  # fmt: skip
+        out.append(
+            Finding(
+                "zero_ssim",
+                "critical",
+                f"{name} is {last['validation'][name]:.4f} at epoch {last['epoch']}, still below 0.005",
+                since,
+                cause,
+                "run the schedule self-test and look at the scales of the loaded cases (start_check.json), "
+                "then at the fused range",
+            )
+        )
     return out
 
 
@@ -141,11 +162,17 @@ def _negative_psnr(chart: Chart) -> list[Finding]:
     since = chart.first_since(lambda r: r["validation"].get("bone_psnr", 1.0) < 0, late)
     if since is None:
         return []
-    return [Finding(
-        "negative_psnr", "critical", f"bone PSNR is {late[-1]['validation']['bone_psnr']:.1f} dB at epoch {late[-1]['epoch']}", since,
-        "the error in bone is larger than the CT's whole range: the CT is weak beside the MRI, or bone has too little weight",
-        "check the CT's normalisation and raise --beta",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "negative_psnr",
+            "critical",
+            f"bone PSNR is {late[-1]['validation']['bone_psnr']:.1f} dB at epoch {late[-1]['epoch']}",
+            since,
+            "the error in bone is larger than the CT's whole range: the CT is weak beside the MRI, "
+            "or bone has too little weight",
+            "check the CT's normalisation and raise --beta",
+        )
+    ]
 
 
 def _falls(chart: Chart, name: str) -> bool:
@@ -158,11 +185,17 @@ def _flat_loss(chart: Chart) -> list[Finding]:
     values = [(int(r["epoch"]), float(r["loss_total"])) for r in chart.rows if "loss_total" in r]
     if len(values) < 6 or min(v for _, v in values[1:]) < 0.99 * values[0][1]:
         return []
-    return [Finding(
-        "flat_loss", "critical", f"total loss is {values[-1][1]:.4f} at epoch {values[-1][0]}, {values[0][1]:.4f} at epoch {values[0][0]}", values[0][0],
-        "the weights do not move towards the target: learning rate, a frozen or clamped network, or labels that do not belong to the images",
-        "look at gradient_norm and learning_rate in the history; try --learning_rate 5e-4 on a few cases first",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "flat_loss",
+            "critical",
+            f"total loss is {values[-1][1]:.4f} at epoch {values[-1][0]}, {values[0][1]:.4f} at epoch {values[0][0]}",
+            values[0][0],
+            "the weights do not move towards the target: learning rate, a frozen or clamped network, or labels that "
+            "do not belong to the images",
+            "look at gradient_norm and learning_rate in the history; try --learning_rate 5e-4 on a few cases first",
+        )
+    ]
 
 
 @_rule
@@ -175,11 +208,16 @@ def _bounds(chart: Chart) -> list[Finding]:
         return []
     first, last = found[0], found[-1]
     extent = f", range {last['fused_min']:.3f} to {last['fused_max']:.3f}" if "fused_min" in last else ""
-    return [Finding(
-        "bounds", "critical", f"{at_bounds(last):.0f} voxels of the fused output lie exactly at a bound at epoch {last['epoch']}{extent}", first["epoch"],
-        "the output is clamped: at a bound the gradient is zero and nothing is learned there",
-        "remove the clamp (clip_sample=False, no torch.clamp on x or F); the gate and the bounded residual limit the output already",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "bounds",
+            "critical",
+            f"{at_bounds(last):.0f} voxels of the fused output lie exactly at a bound at epoch {last['epoch']}{extent}",
+            first["epoch"],
+            "the output is clamped: at a bound the gradient is zero and nothing is learned there",
+            "remove the clamp (clip_sample=False, no torch.clamp on x or F); gate and bounded residual limit it already",
+        )
+    ]
 
 
 @_rule
@@ -187,10 +225,16 @@ def _too_good(chart: Chart) -> list[Finding]:
     since = chart.first_since(lambda r: r["validation"].get("lesion_dice", 0.0) > 0.9999, chart.validated)
     if since is None:
         return []
-    return [Finding(
-        "too_good", "critical", f"lesion Dice is {chart.validated[-1]['validation']['lesion_dice']:.4f} on every validation case", since,
-        "a reference mask is scored as its own prediction", "score the lesion head's output (pred), never label; see evaluation.CaseMetrics",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "too_good",
+            "critical",
+            f"lesion Dice is {chart.validated[-1]['validation']['lesion_dice']:.4f} on every validation case",
+            since,
+            "a reference mask is scored as its own prediction",
+            "score the lesion head's output (pred), never label; see evaluation.CaseMetrics",
+        )
+    ]
 
 
 @_rule
@@ -203,10 +247,16 @@ def _nothing_predicted(chart: Chart) -> list[Finding]:
     since = chart.first_since(silent, late)
     if since is None:
         return []
-    return [Finding(
-        "nothing_predicted", "warning", f"the lesion head marks no voxel in any validation case up to epoch {late[-1]['epoch']}", since,
-        "lesions are too rare in the batches, or their weight is too small", "raise --gamma, use --preset stroke, crop more often on lesions",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "nothing_predicted",
+            "warning",
+            f"the lesion head marks no voxel in any validation case up to epoch {late[-1]['epoch']}",
+            since,
+            "lesions are too rare in the batches, or their weight is too small",
+            "raise --gamma, use --preset stroke, crop more often on lesions",
+        )
+    ]
 
 
 @_rule
@@ -215,10 +265,16 @@ def _starved(chart: Chart) -> list[Finding]:
     weights = chart.run.get("loss_weights", {})
     for name in COMPONENTS:
         if weights.get(name, 1.0) == 0:
-            out.append(Finding(
-                "zero_weight", "critical", f"the {name} term has weight 0", 0, "it was switched off, so nothing trains what it guards",
-                f"give it a weight above 0 ({ {'brain': '--alpha', 'bone': '--beta', 'lesion': '--gamma'}.get(name, '--roi_weight') })",
-            ))  # fmt: skip
+            out.append(
+                Finding(
+                    "zero_weight",
+                    "critical",
+                    f"the {name} term has weight 0",
+                    0,
+                    "it was switched off, so nothing trains what it guards",
+                    f"give it a weight above 0 ({_WEIGHT_KNOBS.get(name, '--roi_weight')})",
+                )
+            )
             continue
         share = f"gradient_share_{name}"
         measured = [r for r in chart.rows if share in r]
@@ -227,11 +283,17 @@ def _starved(chart: Chart) -> list[Finding]:
         # A component that has reached its floor no longer pulls; one that still costs and does not pull is starved.
         costly = bool(trailing) and trailing[-1].get(f"loss_{name}", 0.0) > 0.1
         if since is not None and len(trailing) >= 5 and costly:
-            out.append(Finding(
-                "starved", "warning", f"the {name} term has {100 * trailing[-1][share]:.2f} % of the gradient, under 1 % for {len(trailing)} epochs, "
-                f"at a loss of {trailing[-1].get(f'loss_{name}', 0):.3f}", since, "the other terms drown it",
-                f"raise its weight ({ {'brain': '--alpha', 'bone': '--beta', 'lesion': '--gamma'}.get(name, '--roi_weight') }) or lower the others",
-            ))  # fmt: skip
+            out.append(
+                Finding(
+                    "starved",
+                    "warning",
+                    f"the {name} term has {100 * trailing[-1][share]:.2f} % of the gradient, under 1 % "
+                    f"for {len(trailing)} epochs, at a loss of {trailing[-1].get(f'loss_{name}', 0):.3f}",
+                    since,
+                    "the other terms drown it",
+                    f"raise its weight ({_WEIGHT_KNOBS.get(name, '--roi_weight')}) or lower the others",
+                )
+            )
     return out
 
 
@@ -252,11 +314,17 @@ def _worse_than_rules(chart: Chart) -> list[Finding]:
         return []
     last = late[-1]
     best = max(("paste", "maximum"), key=lambda m: context(last["baselines"].get(m, {})))
-    return [Finding(
-        "worse_than_rules", "warning", f"the context SSIMs add up to {context(last['validation']):.3f} at epoch {last['epoch']}, the {best} alone reaches "
-        f"{context(last['baselines'][best]):.3f} on the same cases", since, "the network has not learned to fuse better than a rule of one line",
-        "train longer, check the regions (brain and bone masks) and the weights alpha and beta",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "worse_than_rules",
+            "warning",
+            f"the context SSIMs add up to {context(last['validation']):.3f} at epoch {last['epoch']}, "
+            f"the {best} alone reaches {context(last['baselines'][best]):.3f} on the same cases",
+            since,
+            "the network has not learned to fuse better than a rule of one line",
+            "train longer, check the regions (brain and bone masks) and the weights alpha and beta",
+        )
+    ]
 
 
 @_rule
@@ -266,16 +334,27 @@ def _learning_rate(chart: Chart) -> list[Finding]:
         return []
     low = min(plan["peak"], plan["final"]) if plan["final"] > 0 else 0.0
     off = [
-        r for r in chart.rows
-        if "learning_rate" in r and (r["learning_rate"] > 1.001 * plan["peak"] or (r["iteration"] > plan["warmup_steps"] and r["learning_rate"] < 0.999 * low))
-    ]  # fmt: skip
+        r
+        for r in chart.rows
+        if "learning_rate" in r
+        and (
+            r["learning_rate"] > 1.001 * plan["peak"]
+            or (r["iteration"] > plan["warmup_steps"] and r["learning_rate"] < 0.999 * low)
+        )
+    ]
     if not off:
         return []
-    return [Finding(
-        "learning_rate", "warning", f"learning rate {off[0]['learning_rate']:.3g} at epoch {off[0]['epoch']}, planned {low:.3g} to {plan['peak']:.3g}", off[0]["epoch"],
-        "something else than the plan sets the learning rate, such as a second scheduler or a resumed optimizer of another run",
-        "resume with the same knobs, and let one scheduler step",
-    )]  # fmt: skip
+    return [
+        Finding(
+            "learning_rate",
+            "warning",
+            f"learning rate {off[0]['learning_rate']:.3g} at epoch {off[0]['epoch']}, planned {low:.3g} to {plan['peak']:.3g}",
+            off[0]["epoch"],
+            "something else than the plan sets the learning rate, such as a second scheduler "
+            "or a resumed optimizer of another run",
+            "resume with the same knobs, and let one scheduler step",
+        )
+    ]
 
 
 @_rule
@@ -284,16 +363,28 @@ def _not_a_number(chart: Chart) -> list[Finding]:
     lost = [r for r in chart.rows if "loss_total" not in r]
     if lost:
         missing = [n for n in COMPONENTS if f"loss_{n}" not in lost[0]]
-        out.append(Finding(
-            "nan", "critical", f"the loss is not a number at epoch {lost[0]['epoch']} ({', '.join(missing) or 'total'})", lost[0]["epoch"],
-            "an input that is not finite, or a step that was too large", "lower --learning_rate, and look at the batch that the trainer names when it stops",
-        ))  # fmt: skip
+        out.append(
+            Finding(
+                "nan",
+                "critical",
+                f"the loss is not a number at epoch {lost[0]['epoch']} ({', '.join(missing) or 'total'})",
+                lost[0]["epoch"],
+                "an input that is not finite, or a step that was too large",
+                "lower --learning_rate, and look at the batch that the trainer names when it stops",
+            )
+        )
     blind = [r for r in chart.validated if "brain_ssim" not in r["validation"] or "bone_ssim" not in r["validation"]]
     if blind:
-        out.append(Finding(
-            "nan", "critical", f"brain or bone SSIM of the validation is not a number at epoch {blind[0]['epoch']}", blind[0]["epoch"],
-            "the output is not finite, or no validation case has a brain and a bone region", "look at the validation cases and their masks",
-        ))  # fmt: skip
+        out.append(
+            Finding(
+                "nan",
+                "critical",
+                f"brain or bone SSIM of the validation is not a number at epoch {blind[0]['epoch']}",
+                blind[0]["epoch"],
+                "the output is not finite, or no validation case has a brain and a bone region",
+                "look at the validation cases and their masks",
+            )
+        )
     return out
 
 
@@ -305,9 +396,10 @@ def diagnose(chart: Chart) -> list[Finding]:
     """
     epochs = [int(r["epoch"]) for r in chart.rows]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
-        gap = next(b for a, b in zip(epochs, epochs[1:]) if b != a + 1)
+        gap = next(b for a, b in pairwise(epochs) if b != a + 1)
         raise InputError(
-            f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {epochs[epochs.index(gap) - 1]}"
+            f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} "
+            f"behind {epochs[epochs.index(gap) - 1]}"
         )
     found = [f for rule in _RULES for f in rule(chart)]
     return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
@@ -321,7 +413,7 @@ GATES: dict[int, tuple[tuple[str, float], ...]] = {
 
 
 def gates(chart: Chart) -> list[dict[str, Any]]:
-    """The gates of epoch 20 and 50: each metric at the first validation from that epoch on, passed or not; None is not reached."""
+    """The gates of epoch 20 and 50: each metric at the first validation from then on, passed or not; None: not reached."""
     out = []
     for epoch, limits in GATES.items():
         at = next((r for r in chart.validated if r["epoch"] >= epoch), None)
@@ -446,5 +538,6 @@ class Doctor:
         critical = [f for f in found if f.severity == "critical"]
         if critical and self.stop_on == "critical":
             raise InputError(
-                f"doctor: stopped the training: {critical[0].what}; likely cause: {critical[0].cause}; remedy: {critical[0].remedy}"
+                f"doctor: stopped the training: {critical[0].what}; likely cause: {critical[0].cause}; "
+                f"remedy: {critical[0].remedy}"
             )

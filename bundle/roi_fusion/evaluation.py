@@ -91,7 +91,8 @@ class CaseMetrics:
         self._rows = []
 
     def _update(self, engine: Engine) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output):
+        state: Any = engine.state
+        for item, output in zip(state.batch, state.output):
             self._rows += self.measure(item, output.get("prediction", output["pred"]))
 
     def measure(self, item: Mapping[str, Any], prediction: torch.Tensor) -> list[dict[str, Any]]:
@@ -105,7 +106,7 @@ class CaseMetrics:
         bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
         ct_roi = (bone | dense)[None]
         weight, region = ct_weight(ct_roi, brain[None])[0], brain_region(brain[None], ct_roi)[0]
-        regions = {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
+        regions: dict[str, Any] = {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
         case, spacing = str(item["case"]), spacing_of(item["image"])
         voxel_ml = float(np.prod(spacing)) / 1000
         known = bool(float(item.get("label_known", 0)))
@@ -135,7 +136,8 @@ class CaseMetrics:
         finite = [p for p in parts if math.isfinite(p)]
         engine.state.metrics.update(own)
         engine.state.metrics[self._name] = sum(finite) / len(finite) if finite else math.nan
-        engine.state.baselines, engine.state.case_rows = means, rows
+        state: Any = engine.state
+        state.baselines, state.case_rows = means, rows
 
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -261,7 +263,8 @@ class ResultWriter:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        for item, output in zip(engine.state.batch, engine.state.output):
+        state: Any = engine.state
+        for item, output in zip(state.batch, state.output):
             save_case(self.output_dir, str(item["case"]), output, self.facts(item, output))
 
     def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:

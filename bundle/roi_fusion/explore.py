@@ -118,8 +118,8 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         case: entry of :func:`~roi_fusion.cases.find_cases`.
 
     Returns:
-        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml"}``; a case that cannot be read
-        has the flag ``unreadable`` and a sentence in ``notes``.
+        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml"}``; a case that cannot be
+        read has the flag ``unreadable`` and a sentence in ``notes``.
     """
     out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": []}
 
@@ -129,14 +129,15 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         loaded = _plain_loading()(dict(case))
-        original = nib.load(str(case["image"]))
+        original: Any = nib.load(str(case["image"]))
     except Exception as e:  # one bad case never stops the others
         flag("unreadable", sentence_for(e, dict(case)))
         return out
     mri, ct = (np.asarray(loaded[k][0], dtype=np.float32) for k in ("image", "ct"))
     spacing = spacing_of(loaded["image"])
     out.update(
-        mri=_intensities(mri), ct=_intensities(ct), shape=[int(n) for n in original.shape], spacing_mm=[round(float(z), 4) for z in original.header.get_zooms()[:3]],
+        mri=_intensities(mri), ct=_intensities(ct), shape=[int(n) for n in original.shape],
+        spacing_mm=[round(float(z), 4) for z in original.header.get_zooms()[:3]],
         orientation="".join(nib.aff2axcodes(original.affine)),
     )  # fmt: skip
     voxel_ml = float(np.prod(spacing)) / 1000
@@ -175,14 +176,14 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         flag("truncated", f"the head touches the border over {cut:.0f} mm")
     # Coarse copies do for finding flips and shifts, which move whole centimetres.
     thin = [max(1, round(3.0 / s)) for s in spacing[:2]]
-    small = [np.ascontiguousarray(v[:: thin[0], :: thin[1]]) for v in (mri, ct)]
+    small_mri, small_ct = (np.ascontiguousarray(v[:: thin[0], :: thin[1]]) for v in (mri, ct))
     coarse = (spacing[0] * thin[0], spacing[1] * thin[1], spacing[2])
     lr_axis = next(i for i, code in enumerate(nib.aff2axcodes(np.asarray(loaded["image"].affine))) if code in "LR")
-    plain, mirrored = _agreement(*small), _agreement(small[0], np.flip(small[1], lr_axis))
+    plain, mirrored = _agreement(small_mri, small_ct), _agreement(small_mri, np.flip(small_ct, lr_axis))
     if mirrored > 1.005 * plain:
         flag("flipped", f"agreement {mirrored:.3f} mirrored, {plain:.3f} as it is")
-        small[1] = np.flip(small[1], lr_axis)
-    shift, gain = _best_shift_mm(*small, coarse)
+        small_ct = np.flip(small_ct, lr_axis)
+    shift, gain = _best_shift_mm(small_mri, small_ct, coarse)
     if np.linalg.norm(shift) >= 6 and gain > 0.01:
         flag(
             "shifted",
@@ -223,24 +224,36 @@ def summary_of(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
  body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1280px; padding: 1.5rem; color: #1c2733; }
- table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; } th, td { padding: .25rem .55rem; border-bottom: 1px solid #e3e9ef;
- text-align: right; vertical-align: top; } th:first-child, td:first-child, td.left { text-align: left; } .bad td { background: #fff1e0; } .note { color: #52616f; }
+ table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; } th, td { padding: .25rem
+.55rem; border-bottom: 1px solid #e3e9ef;
+ text-align: right; vertical-align: top; } th:first-child, td:first-child, td.left { text-align: left; } .bad td {
+background: #fff1e0; } .note { color: #52616f; }
  img { max-width: 49%; } .scroll { overflow-x: auto; }
 </style></head><body><h1>{{ title }}</h1><p class="note">ROI Fusion {{ version }} · {{ s.cases }} cases</p>
-{% if s.flags %}<h2>Flags</h2><table>{% for name, found in s.flags.items() %}<tr class="bad"><td>{{ name }}</td><td class="left">{{ meaning[name] }}</td>
+{% if s.flags %}<h2>Flags</h2><table>{% for name, found in s.flags.items() %}<tr class="bad"><td>{{ name }}</td><td
+class="left">{{ meaning[name] }}</td>
 <td class="left">{{ found|join(", ") }}</td></tr>{% endfor %}</table>{% else %}<p>No flags.</p>{% endif %}
-<h2>Data set</h2><ul><li>lesions: {{ s.lesions.known }} known, {{ s.lesions.unknown }} unknown, {{ s.lesions.without }} cases without one{% if s.lesions.median_ml is
-not none %}; median {{ s.lesions.median_ml }} mL, {{ (100 * s.lesions.share_under_5_ml)|round|int }} % under 5 mL{% endif %}</li>
-<li>shapes: {{ s.shapes|join(", ") }}</li><li>spacings (mm): {{ s.spacings_mm|join(", ") }}</li><li>orientations: {{ s.orientations|join(", ") }}</li></ul>
+<h2>Data set</h2><ul><li>lesions: {{ s.lesions.known }} known, {{ s.lesions.unknown }} unknown, {{ s.lesions.without }}
+cases without one{% if s.lesions.median_ml is
+not none %}; median {{ s.lesions.median_ml }} mL, {{ (100 * s.lesions.share_under_5_ml)|round|int }} % under 5 mL{% endif
+%}</li>
+<li>shapes: {{ s.shapes|join(", ") }}</li><li>spacings (mm): {{ s.spacings_mm|join(", ") }}</li><li>orientations: {{
+s.orientations|join(", ") }}</li></ul>
 {% for c in curves %}<img alt="" src="{{ c }}">{% endfor %}
-<h2>Cases</h2><div class="scroll"><table><thead><tr><th>case</th><th>shape</th><th>spacing mm</th><th>axes</th><th>MRI 1 / 50 / 99 % (max)</th><th>outliers</th>
-<th>CT min / median / max HU</th><th>head mL</th><th>brain mL</th><th>bone mL</th><th>lesion mL</th><th>flags</th></tr></thead><tbody>
-{% for c in cases %}<tr{% if c.flags %} class="bad"{% endif %}><td>{{ c.case }}</td>{% if c.shape %}<td>{{ c.shape|join("×") }}</td>
+<h2>Cases</h2><div class="scroll"><table><thead><tr><th>case</th><th>shape</th><th>spacing mm</th><th>axes</th><th>MRI 1
+/ 50 / 99 % (max)</th><th>outliers</th>
+<th>CT min / median / max HU</th><th>head mL</th><th>brain mL</th><th>bone mL</th><th>lesion
+mL</th><th>flags</th></tr></thead><tbody>
+{% for c in cases %}<tr{% if c.flags %} class="bad"{% endif %}><td>{{ c.case }}</td>{% if c.shape %}<td>{{
+c.shape|join("×") }}</td>
 <td>{{ c.spacing_mm|join("×") }}</td><td>{{ c.orientation }}</td>
-<td>{{ "%.4g"|format(c.mri.p1) }} / {{ "%.4g"|format(c.mri.median) }} / {{ "%.4g"|format(c.mri.p99) }} ({{ "%.4g"|format(c.mri.max) }})</td><td>{{ c.mri.outliers }}</td>
+<td>{{ "%.4g"|format(c.mri.p1) }} / {{ "%.4g"|format(c.mri.median) }} / {{ "%.4g"|format(c.mri.p99) }} ({{
+"%.4g"|format(c.mri.max) }})</td><td>{{ c.mri.outliers }}</td>
 <td>{{ "%.0f"|format(c.ct.min) }} / {{ "%.0f"|format(c.ct.median) }} / {{ "%.0f"|format(c.ct.max) }}</td>
-{% for n in ("head", "brain", "bone", "lesion_mask") %}<td>{{ c.volumes_ml.get(n, "–") }}</td>{% endfor %}{% else %}{% for n in range(10) %}<td></td>{% endfor %}{% endif %}
-<td class="left">{% for f, n in c.pairs %}<b>{{ f }}</b>: {{ n }}<br>{% endfor %}</td></tr>{% endfor %}</tbody></table></div></body></html>
+{% for n in ("head", "brain", "bone", "lesion_mask") %}<td>{{ c.volumes_ml.get(n, "–") }}</td>{% endfor %}{% else %}{%
+for n in range(10) %}<td></td>{% endfor %}{% endif %}
+<td class="left">{% for f, n in c.pairs %}<b>{{ f }}</b>: {{ n }}<br>{% endfor %}</td></tr>{% endfor
+%}</tbody></table></div></body></html>
 """
 
 
@@ -251,7 +264,7 @@ def _figures(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     if lesions:
         figure = Figure(figsize=(6, 3.2), layout="constrained")
         ax = figure.subplots()
-        ax.hist(lesions, bins=np.geomspace(min(lesions) * 0.9, max(lesions) * 1.1, 24))
+        ax.hist(lesions, bins=np.geomspace(min(lesions) * 0.9, max(lesions) * 1.1, 24).tolist())
         ax.axvline(5, color="gray", linestyle="--")
         ax.set(xscale="log", xlabel="lesion volume, mL", ylabel="cases", title="lesions; dashed: 5 mL")
         out.append(figure_uri(figure, 90))

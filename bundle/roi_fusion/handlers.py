@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,19 +83,20 @@ class NonFiniteGuard:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if bool(torch.isfinite(engine.state.output["loss"]).all()):
+        state: Any = engine.state
+        if bool(torch.isfinite(state.output["loss"]).all()):
             return
         broken = [k for k, v in self.loss.components.items() if k != "total" and not bool(torch.isfinite(v).all())]
-        files = _files_of(engine.state.batch)
+        files = _files_of(state.batch)
         raise InputError(
-            f"loss: wanted a finite number at iteration {engine.state.iteration}, came {', '.join(broken) or 'total'} not finite "
-            f"for the batch of {', '.join(files)}"
+            f"loss: wanted a finite number at iteration {engine.state.iteration}, came "
+            f"{', '.join(broken) or 'total'} not finite for the batch of {', '.join(files)}"
         )
 
 
 def _files_of(batch: Any) -> list[str]:
     if isinstance(batch, Mapping):
-        names = getattr(batch.get("image"), "meta", {}).get("filename_or_obj", batch.get("case", []))
+        names: Any = getattr(batch.get("image"), "meta", {}).get("filename_or_obj", batch.get("case", []))
         return [str(n) for n in ([names] if isinstance(names, str) else names)]
     return [f for item in batch or [] for f in _files_of(item)]
 
@@ -116,7 +117,8 @@ class GradientClipper:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        engine.state.gradient_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm))
+        state: Any = engine.state
+        state.gradient_norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm))
 
 
 def count_at_bounds(fused: torch.Tensor, image: torch.Tensor) -> int:
@@ -173,7 +175,8 @@ class TrainingStatistics:
         self._iterations += 1
         if (self._iterations - 1) % self.gradient_every:
             return
-        pred = engine.state.output["pred"]
+        state: Any = engine.state
+        pred = state.output["pred"]
         norms = {}
         for name, component in self.loss.weighted.items():
             gradient = (
@@ -187,7 +190,8 @@ class TrainingStatistics:
 
     def _collect(self, engine: Engine) -> None:
         self._add(**{f"loss_{k}": float(v.detach()) for k, v in self.loss.components.items()})
-        image, pred = engine.state.output["image"], engine.state.output["pred"].detach()
+        state: Any = engine.state
+        image, pred = state.output["image"], state.output["pred"].detach()
         head = (image != 0).any(dim=1, keepdim=True)
         for i, name in enumerate(("mri", "ct")):
             values = image[:, i : i + 1][head]
@@ -201,7 +205,7 @@ class TrainingStatistics:
             self._add(gradient_norm=engine.state.gradient_norm)
 
     def _publish(self, engine: Engine) -> None:
-        reduce = {"fused_min": min, "fused_max": max, "fused_at_bounds": sum}
+        reduce: dict[str, Callable[[list[float]], float]] = {"fused_min": min, "fused_max": max, "fused_at_bounds": sum}
         for name, values in self._sums.items():
             engine.state.metrics[name] = float(reduce.get(name, lambda v: sum(v) / len(v))(values))
         engine.state.metrics["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])

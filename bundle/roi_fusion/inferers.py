@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer, sliding_window_inference
 from torch import nn
 
@@ -31,8 +32,8 @@ class SamplingInferer(Inferer):
     """Sample [F, S] by few deterministic steps and return the channels of :data:`PREDICTION_CHANNELS`.
 
     The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
-    first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the lesion
-    head's times the brain head's.
+    first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the
+    lesion head's times the brain head's.
 
     Args:
         scheduler: from :func:`~roi_fusion.diffusion.make_scheduler`; must not clip.
@@ -74,7 +75,7 @@ class SamplingInferer(Inferer):
         with torch.inference_mode():
             out = torch.cat([self._one(plain[i : i + 1], net) for i in range(len(plain))])
         out = out.clone()  # outside inference mode it is an ordinary tensor again
-        return inputs.__class__(out, meta=inputs.meta) if hasattr(inputs, "meta") else out
+        return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
     def _one(self, image: torch.Tensor, net: RoiFusionNet) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)

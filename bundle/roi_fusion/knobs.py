@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from monai.bundle import ConfigParser
 
@@ -50,17 +50,43 @@ _BOTH = "train, inference"
 KNOBS: dict[str, Knob] = {
     "bundle_root": Knob("expression", "the bundle's folder", "folder that holds configs/ and models/", where=_BOTH),
     "dataset_dir": Knob("path", "<bundle_root>/data", "folder of cases", where=_BOTH),
-    "output_dir": Knob("path", "<bundle_root>/runs/latest", "folder for everything that is written; inference: <bundle_root>/results", where=_BOTH),
+    "output_dir": Knob(
+        "path",
+        "<bundle_root>/runs/latest",
+        "folder for everything that is written; inference: <bundle_root>/results",
+        where=_BOTH,
+    ),
     "device": Knob("expression", "cuda if there is one, else cpu", "torch device", where=_BOTH),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
-    "initial_weights": Knob("path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True),
-    "publish_dir": Knob("path", "none; models/ where MONAI Label trains", "folder that gets the best weights of a training as model.pt; those that it held stay as previous.pt", optional=True),
-    "checkpoint": Knob("path", "models/model.pt", "weights to evaluate or run; evaluation: <output_dir>/model.pt", where="evaluate, inference"),
-    "split": Knob("str", None, "train, val or test: run on one split; evaluation: test", choices=("train", "val", "test"), optional=True, where="evaluate, inference"),
+    "initial_weights": Knob(
+        "path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True
+    ),
+    "publish_dir": Knob(
+        "path",
+        "none; models/ where MONAI Label trains",
+        "folder that gets the best weights of a training as model.pt; those that it held stay as previous.pt",
+        optional=True,
+    ),
+    "checkpoint": Knob(
+        "path", "models/model.pt", "weights to evaluate or run; evaluation: <output_dir>/model.pt", where="evaluate, inference"
+    ),
+    "split": Knob(
+        "str",
+        None,
+        "train, val or test: run on one split; evaluation: test",
+        choices=("train", "val", "test"),
+        optional=True,
+        where="evaluate, inference",
+    ),
     "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
     "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
     "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
-    "preset": Knob("str", "default", "weights (α, β, γ) of brain, bone and lesion terms: " + "; ".join(f"{k} {v}" for k, v in PRESETS.items()), choices=tuple(PRESETS)),
+    "preset": Knob(
+        "str",
+        "default",
+        "weights (α, β, γ) of brain, bone and lesion terms: " + "; ".join(f"{k} {v}" for k, v in PRESETS.items()),
+        choices=tuple(PRESETS),
+    ),
     "alpha": Knob("float", None, "weight of the brain term, replaces the preset's", low=0, optional=True),
     "beta": Knob("float", None, "weight of the bone term, replaces the preset's", low=0, optional=True),
     "gamma": Knob("float", None, "weight of the lesion term, replaces the preset's", low=0, optional=True),
@@ -75,23 +101,41 @@ KNOBS: dict[str, Knob] = {
     "weight_decay": Knob("float", 0.01, "AdamW", low=0),
     "gradient_clip": Knob("float", 1.0, "largest gradient norm", low=1e-9),
     "ema_decay": Knob("float", 0.999, "of the averaged weights that are validated and saved", low=0, high=0.999999),
-    "precision": Knob("str", "auto", "auto: bfloat16 on CUDA, float32 elsewhere; bf16 and fp32 force one", choices=("auto", "bf16", "fp32")),
+    "precision": Knob(
+        "str", "auto", "auto: bfloat16 on CUDA, float32 elsewhere; bf16 and fp32 force one", choices=("auto", "bf16", "fp32")
+    ),
     "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
     "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
-    "stop_on": Knob("str", "never", "critical: the doctor ends the training at a critical finding; never: it only says it", choices=("never", "critical")),
+    "stop_on": Knob(
+        "str",
+        "never",
+        "critical: the doctor ends the training at a critical finding; never: it only says it",
+        choices=("never", "critical"),
+    ),
     "val_interval": Knob("int", 5, "epochs between validations", low=1),
     "cache_rate": Knob("float", 1.0, "share of the cases kept in memory after loading", low=0, high=1),
     "num_workers": Knob("int", 0, "processes that load batches", low=0, where=_BOTH),
     "seed": Knob("int", 0, "of splits, crops, noise and weights", low=0, where=_BOTH),
-    "scheduler": Knob("str", "ddim", "noise schedule: ddim, or rflow for rectified flow", choices=("ddim", "rflow"), where=_BOTH),
+    "scheduler": Knob(
+        "str", "ddim", "noise schedule: ddim, or rflow for rectified flow", choices=("ddim", "rflow"), where=_BOTH
+    ),
     "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
-    "num_samples": Knob("int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH),
+    "num_samples": Knob(
+        "int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH
+    ),
     "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised patch by patch, voxels", low=16, where=_BOTH),
-    "tracking_uri": Knob("str", "sqlite:///<output_dir>/mlruns.db", "where MLflow logs to; the environment's MLFLOW_TRACKING_URI wins", where="tracking"),
+    "tracking_uri": Knob(
+        "str",
+        "sqlite:///<output_dir>/mlruns.db",
+        "where MLflow logs to; the environment's MLFLOW_TRACKING_URI wins",
+        where="tracking",
+    ),
     "experiment_name": Knob("str", "roi_fusion", "experiment of MLflow", where="tracking"),
     "run_name": Knob("str", None, "run of MLflow; a new unique name when none is given", optional=True, where="tracking"),
-    "register_model": Knob("str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"),
-}  # fmt: skip
+    "register_model": Knob(
+        "str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"
+    ),
+}
 
 
 def as_bool(name: str, value: Any) -> bool:
@@ -174,10 +218,10 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
 
 #: Top-level keys of the configs that are no knobs.
 STRUCTURE = {
-    "imports", "network_def", "network", "denoiser", "ema", "ema_network", "noise_schedule", "volumes", "all_volumes", "preprocessing",
-    "augmentation", "concatenation", "loss", "optimizer", "learning_rate_plan", "train", "validate", "training", "evaluating", "run",
-    "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing", "handlers", "evaluator", "key_metric", "report",
-    "best_writer", "replica", "save_execute_config",
+    "imports", "network_def", "network", "denoiser", "ema", "ema_network", "noise_schedule", "volumes", "all_volumes",
+    "preprocessing", "augmentation", "concatenation", "loss", "optimizer", "learning_rate_plan", "train", "validate",
+    "training", "evaluating", "run", "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing",
+    "handlers", "evaluator", "key_metric", "report", "best_writer", "replica", "save_execute_config",
 }  # fmt: skip
 
 
@@ -207,7 +251,7 @@ def check_knobs() -> None:
         InputError: see :func:`check_config`.
     """
     sys.excepthook = _print_sentence
-    check_config(calling_parser().config, STRUCTURE)
+    check_config(cast(dict[str, Any], calling_parser().config), STRUCTURE)
 
 
 def _print_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:

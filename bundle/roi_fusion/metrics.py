@@ -222,7 +222,7 @@ def _lesion_f1(pred: np.ndarray, reference: np.ndarray) -> float:
 
 
 def lesion_region(pred: Array, reference: Array, *, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> np.ndarray:
-    """Where calibration is judged: both lesions and `margin_mm` around them, boolean. Far background would flatter any model."""
+    """Where calibration is judged: both lesions and `margin_mm` around them, boolean. Far background flatters any model."""
     p, r, spacing = _pair("lesion_region", pred, reference, spacing_mm)
     both = p | r
     if not both.any():

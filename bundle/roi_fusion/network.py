@@ -9,10 +9,9 @@ the contiguous layout. Normalisation is over the channels of each voxel, never o
 on its receptive field alone and patches agree with whole volumes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +66,8 @@ class _ContrastDescriptor(nn.Module):
         embedding: width of the result.
     """
 
+    centres: torch.Tensor
+
     def __init__(self, centres: tuple[float, ...], width: float, embedding: int) -> None:
         super().__init__()
         self.register_buffer("centres", torch.tensor(centres))
@@ -87,7 +88,7 @@ class _ContrastDescriptor(nn.Module):
             mean = (weight * mri).sum(1) / (mass + 1.0)
             spread = ((weight * (mri - mean[:, None]) ** 2).sum(1) / (mass + 1.0) + 1e-6).sqrt()
             facts += [mean, spread, mass / (head.sum(1) + 1.0)]
-        return self.layers(torch.stack(facts, dim=1).to(self.layers[0].weight.dtype))
+        return self.layers(torch.stack(facts, dim=1).to(self.centres.dtype))
 
 
 def _fold_plane(x: torch.Tensor) -> torch.Tensor:
@@ -116,7 +117,7 @@ class _Pyramid(nn.Module):
         kernels = [_FLAT, _FLAT] + [_FULL] * (len(widths) - 2)
         self.stem = nn.Conv3d(4 * inputs, widths[0], _FLAT, padding=(0, 1, 1))
         self.down = nn.ModuleList([_Block(w, w, k, embedding) for w, k in zip(widths[:-1], kernels)])
-        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in zip(widths[:-1], widths[1:])])
+        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(widths)])
         self.bottom = nn.ModuleList([_Block(widths[-1], widths[-1], _FULL, embedding) for _ in range(2)])
         pairs = list(zip(widths[:-1], widths[1:], kernels))[::-1]
         self.grow = nn.ModuleList([nn.Conv3d(deep, wide, 1) for wide, deep, _ in pairs])
@@ -160,6 +161,10 @@ class RoiFusionNet(nn.Module):
     denoises x_T = 0 at the last timestep. Any spatial shape is padded inside and cropped back.
     """
 
+    window: torch.Tensor
+    temperature: torch.Tensor
+    threshold: torch.Tensor
+
     def __init__(
         self,
         channels: Sequence[int] = (32, 64, 96, 160),
@@ -196,7 +201,7 @@ class RoiFusionNet(nn.Module):
         self.stem = nn.Conv3d(8, small[0], _FLAT, padding=(0, 1, 1))  # noisy F and S, folded
         self.inject = nn.ModuleList([nn.Conv3d(w, s, 1) for w, s in zip(widths, small)])
         self.down = nn.ModuleList([_Block(s, s, k, embedding_channels) for s, k in zip(small, (_FLAT, _FULL, _FULL))])
-        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in zip(small[:-1], small[1:])])
+        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(small)])
         self.grow = nn.ModuleList([nn.Conv3d(small[2], small[1], 1), nn.Conv3d(small[1], small[0], 1)])
         self.up = nn.ModuleList(
             [_Block(small[1], small[1], _FULL, embedding_channels), _Block(small[0], small[0], _FLAT, embedding_channels)]
@@ -206,11 +211,11 @@ class RoiFusionNet(nn.Module):
         self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, _FLAT, padding=(0, 1, 1))
         self.refine = nn.Conv3d(detail_channels, detail_channels, _FLAT, padding=(0, 1, 1))
         self.out = nn.Conv3d(detail_channels, len(RAW_CHANNELS), 1)
+        bias = torch.zeros(len(RAW_CHANNELS))
+        bias[0] = -3.0  # lesions are rare
+        self.out.bias = nn.Parameter(bias)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        with torch.no_grad():
-            self.out.bias[0] = -3.0  # lesions are rare
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """The contrast of a whole pair ``[B, 2, X, Y, Z]`` → ``[B, E]``, for :meth:`encode` of its patches."""

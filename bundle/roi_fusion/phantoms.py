@@ -30,7 +30,7 @@ CONTRASTS = ("adc", "dwi", "flair", "t2", "t1")
 TISSUES = ("grey", "white", "csf", "cortical_bone", "diploe", "soft", "fat", "eye", "cavity", "air", "blood", "calcium")
 _HU = dict(zip(TISSUES, (37.0, 29.0, 8.0, 1000.0, 450.0, 45.0, -90.0, 12.0, -950.0, -1000.0, 70.0, 180.0)))
 #: Relative MRI signal per tissue; ADC in 1e-6 mm²/s.
-_SIGNAL = {
+_SIGNAL: dict[str, dict[str, float]] = {
     "adc": dict(zip(TISSUES, (800, 720, 2900, 60, 150, 1300, 120, 2700, 30, 0, 500, 300))),
     "dwi": dict(zip(TISSUES, (1.0, 0.88, 0.28, 0.04, 0.10, 0.45, 0.20, 0.30, 0.02, 0, 0.5, 0.3))),
     "flair": dict(zip(TISSUES, (1.0, 0.82, 0.14, 0.05, 0.45, 0.50, 1.10, 0.15, 0.02, 0, 0.9, 0.3))),
@@ -102,7 +102,7 @@ class Phantom:
 class _Field:
     """A stack of maps ``[C, X, Y, Z]`` on an axis-aligned millimetre grid, sampled linearly."""
 
-    def __init__(self, values: np.ndarray, origin_mm: Sequence[float], step_mm: float) -> None:
+    def __init__(self, values: np.ndarray, origin_mm: Sequence[float] | np.ndarray, step_mm: float) -> None:
         # grid_sample reads coordinates as (last axis … first axis): stored as [C, Z, Y, X] they are (x, y, z).
         self.values = torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 2, 1), dtype=np.float32))[None]
         self.origin_mm = torch.tensor([float(o) for o in origin_mm])
@@ -163,7 +163,7 @@ def mni_tissue() -> np.ndarray:
     return _template()[2]
 
 
-def _rotation(degrees: Sequence[float]) -> np.ndarray:
+def _rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
     """Rotation about x, then y, then z."""
     a, b, c = np.deg2rad(degrees)
     rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -300,7 +300,9 @@ class _Anatomy:
         out["soft"] = rest
 
 
-def _ellipsoid(points: torch.Tensor, centre: Sequence[float], radii: Sequence[float], blur_mm: float) -> torch.Tensor:
+def _ellipsoid(
+    points: torch.Tensor, centre: Sequence[float] | np.ndarray, radii: Sequence[float] | np.ndarray, blur_mm: float
+) -> torch.Tensor:
     """1 inside the ellipsoid, 0 outside, fading over about `blur_mm`; ``[N, 3]`` → ``[N]``."""
     square = sum(((x - float(c)) / float(r)) ** 2 for x, c, r in zip(points.unbind(-1), centre, radii))
     return ((1 - square.sqrt()) * (float(min(radii)) / blur_mm) + 0.5).clamp_(0, 1)  # type: ignore[union-attr]

@@ -32,8 +32,10 @@ def preview_figure(item: Mapping[str, Any], prediction: torch.Tensor) -> Figure:
     area = label[0].sum((0, 1)) if bool(label.any()) else (image != 0).any(0).sum((0, 1))
     k = int(area.argmax())
     panels = (
-        ("MRI", image[0], "gray", (-2.5, 3.5)), ("CT", image[1], "gray", (-2.5, 2.5)), ("fused", channel["fused"], "gray", (-2.5, 3.5)),
-        ("share of the MRI", channel["provenance"], "viridis", (0, 1)), ("lesion probability", channel["lesion_prob"], "magma", (0, 1)),
+        ("MRI", image[0], "gray", (-2.5, 3.5)), ("CT", image[1], "gray", (-2.5, 2.5)),
+        ("fused", channel["fused"], "gray", (-2.5, 3.5)),
+        ("share of the MRI", channel["provenance"], "viridis", (0, 1)),
+        ("lesion probability", channel["lesion_prob"], "magma", (0, 1)),
     )  # fmt: skip
     figure = Figure(figsize=(10, 2.4), facecolor="black")
     for ax, (title, volume, colours, (low, high)) in zip(figure.subplots(1, len(panels)), panels):
@@ -64,7 +66,8 @@ class PreviewWriter:
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank():
             return
-        for item, output in zip(engine.state.batch, engine.state.output):
+        state: Any = engine.state
+        for item, output in zip(state.batch, state.output):
             name = str(item["case"])
             if name not in self._cases and len(self._cases) < self.num_cases:
                 self._cases.append(name)

@@ -50,9 +50,11 @@ _PAGE = """<!doctype html>
  h3 { margin: 1.4rem 0 .3rem; font-size: 1rem; }
  .note { color: #52616f; } .warn { background: #fff4e0; border-left: 4px solid #e69a17; padding: .5rem .8rem; }
  .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
- th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e3e9ef; white-space: nowrap; vertical-align: top; }
+ th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e3e9ef; white-space: nowrap;
+vertical-align: top; }
  th:first-child, td:first-child { text-align: left; } thead th { background: #f2f5f8; }
- tr.own td { font-weight: 600; background: #eef6ff; } .ci { display: block; color: #6b7885; font-weight: 400; font-size: .75rem; }
+ tr.own td { font-weight: 600; background: #eef6ff; } .ci { display: block; color: #6b7885; font-weight: 400; font-size:
+.75rem; }
  img { max-width: 100%; } .facts { font-size: .85rem; color: #3c4a57; } .curves img { max-width: 49%; }
 </style></head><body>
 <h1>{{ title }}</h1>
@@ -60,7 +62,8 @@ _PAGE = """<!doctype html>
 {% if refused %}<div class="warn"><b>{{ refused|length }} case{{ "s" if refused|length > 1 }} refused</b>
 <ul>{% for case, why in refused.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
 {% if table %}<h2>Metrics over {{ n_cases }} case{{ "s" if n_cases != 1 }}</h2>
-<p class="note">Mean with bootstrap 95 % interval. Fusion is compared in the reference's own scale (data range 1); pasting scores 1 in
+<p class="note">Mean with bootstrap 95 % interval. Fusion is compared in the reference's own scale (data range 1);
+pasting scores 1 in
 both ROI-only SSIMs by construction, so read them together with the context SSIMs and the seam ratio (about 1: no visible seam).
 Lesion scores are the head's own prediction; – means not measured. Empty masks: {{ counts.n_empty_pred }} predicted,
 {{ counts.n_empty_ref }} in the references. Voxels of the output at a bound: {{ counts.fused_at_bounds }}.</p>
@@ -73,10 +76,13 @@ Lesion scores are the head's own prediction; – means not measured. Empty masks
 {% for row in classes.rows %}<tr><td>{{ row.name }}</td><td>{{ row.cases }}</td>
 {% for c in row.cells %}<td>{{ c.value }}{% if c.ci %}<span class="ci">{{ c.ci }}</span>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endif %}
-{% if curves %}<h2>Training</h2><div class="curves">{% for c in curves %}<img alt="{{ c.name }}" src="{{ c.data }}">{% endfor %}</div>{% endif %}
-{% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left. Red: predicted
+{% if curves %}<h2>Training</h2><div class="curves">{% for c in curves %}<img alt="{{ c.name }}" src="{{ c.data }}">{%
+endfor %}</div>{% endif %}
+{% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left.
+Red: predicted
 lesion; green: reference. Share of the MRI: grey where nothing can be told.</p>
-{% for case in cases %}<h3>{{ case.name }}</h3><p class="facts">{{ case.facts }}</p><img alt="{{ case.name }}" src="{{ case.data }}">{% endfor %}
+{% for case in cases %}<h3>{{ case.name }}</h3><p class="facts">{{ case.facts }}</p><img alt="{{ case.name }}" src="{{
+case.data }}">{% endfor %}
 {% endif %}</body></html>
 """
 
@@ -89,10 +95,10 @@ def figure_uri(figure: Figure, dpi: int = 70) -> str:
 
 
 def _load(path: str | Path, like: Any = None) -> np.ndarray | None:
-    """A volume in canonical orientation (x to the right, y to the front, z up), on the grid of `like`; None where it is missing."""
+    """A volume in canonical orientation (x right, y front, z up), on the grid of `like`; None where it is missing."""
     if not path or not Path(path).is_file():
         return None
-    image = nib.load(path)
+    image: Any = nib.load(path)
     if like is not None and (image.shape != like.shape or not np.allclose(image.affine, like.affine, atol=1e-2)):
         image = resample_from_to(image, like, order=1, cval=-1024 if "ct" in Path(path).name else 0)
     return np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32)
@@ -158,7 +164,7 @@ def case_figure(folder: str | Path, label: str | Path | None = None, num_slices:
             image = plane(volume, k)
             if image is None:
                 continue
-            background = np.where(plane(head, k), 0.35, 0.0)
+            background = 0.35 * np.asarray(plane(head, k), dtype=float)
             ax.imshow(background, cmap="gray", vmin=0, vmax=1, origin="lower", aspect=aspect)
             ax.imshow(image, cmap=colours, vmin=v_low, vmax=max(v_high, v_low + 1e-6), origin="lower", aspect=aspect)
             if _PANELS[column] in ("lesion on MRI", "fused"):
@@ -318,12 +324,14 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         text = (
             f"lesion {facts['lesion_ml']:.2f} mL ({interval[0]:.2f}–{interval[1]:.2f}) · "
             f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
-            f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, guidance {facts['guidance']}"
+            f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
+            f"guidance {facts['guidance']}"
         )
         cases.append({"name": path.name, "facts": text, "data": data})
     shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""
     page = Environment(autoescape=True).from_string(_PAGE).render(
-        title=f"ROI Fusion report: {folder.resolve().name}", version=__version__, refused=refused, cases=cases, case_note=shown, curves=curves,
+        title=f"ROI Fusion report: {folder.resolve().name}", version=__version__, refused=refused, cases=cases,
+        case_note=shown, curves=curves,
         table=_table(summary["methods"]) if summary else None, n_cases=summary["cases"] if summary else 0,
         counts=summary["counts"] if summary else {}, classes=_table(summary["by_volume_class"]) if summary else None,
     )  # fmt: skip

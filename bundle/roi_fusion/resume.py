@@ -99,7 +99,7 @@ def prepare_training(
         if not isinstance(state, dict) or not set(objects) <= set(state):
             raise InputError(f"{resume}: wanted a checkpoint to resume (last.pt), came a file without {', '.join(objects)}")
         try:
-            CheckpointLoader(str(resume), objects, map_location="cpu")(trainer)
+            CheckpointLoader(str(resume), objects, map_location="cpu")(trainer)  # type: ignore[arg-type]  # MONAI annotates a dict
         except (RuntimeError, ValueError, KeyError) as e:
             first = str(e).strip().splitlines()[0]
             raise InputError(f"{resume}: wanted a checkpoint of this training, came another ({first[:160]})") from None

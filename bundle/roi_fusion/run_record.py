@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .cases import CASE_FILES, write_json
 from .handlers import is_first_rank
@@ -72,7 +72,7 @@ def record_run(
         datasets: name → data set; their cases and hash are noted.
     """
     parser = calling_parser()
-    knobs = {name: parser.get_parsed_content(name) for name in KNOBS if name in parser.config}
+    knobs = {name: parser.get_parsed_content(name) for name in KNOBS if name in cast(dict[str, Any], parser.config)}
     if not is_first_rank():
         return
     plain = {k: v if isinstance(v, (int, float, str, list, bool, type(None))) else str(v) for k, v in knobs.items()}

@@ -64,8 +64,8 @@ def ssim_map(
         The map, shape of `a`.
     """
     shape = a.shape
-    a, b, mask = (None if v is None else v.reshape(shape[0], shape[2], shape[3], -1).to(a.dtype) for v in (a, b, roi))
-    assert a is not None and b is not None
+    a, b = (v.reshape(shape[0], shape[2], shape[3], -1).to(a.dtype) for v in (a, b))
+    mask = None if roi is None else roi.reshape(a.shape).to(a.dtype)
     stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, B, X, Y, Z]
     if mask is not None:
         stack = torch.cat([stack * mask, mask[None]])

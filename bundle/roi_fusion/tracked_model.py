@@ -6,16 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
+from mlflow.pyfunc import PythonModel
 
 from .prediction import predict
 
 __all__ = ["FusionModel"]
 
 
-class FusionModel(mlflow.pyfunc.PythonModel):
-    """``predict(DataFrame with columns mri, ct[, output_dir])`` → a row per pair with the folder of its files and its lesion volume.
+class FusionModel(PythonModel):
+    """``predict(DataFrame with columns mri, ct[, output_dir])`` → a row per pair: folder of its files, lesion volume.
 
     Loaded by ``mlflow.pyfunc.load_model("models:/<name>/<version>")``.
     """

@@ -33,7 +33,7 @@ _ARTIFACTS = ("model.pt", "history.jsonl", "run.json", "start_check.json", "doct
 
 
 def unique_run_name(prefix: str = "roi_fusion") -> str:
-    """A run name that no earlier run has: MONAI's handler appends to an unfinished run of the same name, such as a killed one."""
+    """A run name that no earlier run has: MONAI's handler appends to an unfinished run of the same name, as a killed one is."""
     return f"{prefix}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}_{time.time_ns() % 10**6:06d}"
 
 
@@ -51,9 +51,9 @@ def bundle_copy(bundle_root: str | Path, weights: str | Path, folder: str | Path
 class TrackingHandler(MLFlowHandler):
     """Log a training to MLflow. Attach it to the trainer behind the validation and the history.
 
-    Per epoch: the trainer's metrics, and the validation's as ``val_<name>``; values that do not exist are left out. At the start:
-    all knobs as parameters, and tags for git commit, bundle version, data hash, seed and torch. At the end: weights, report and
-    history. A crash marks the run FAILED.
+    Per epoch: the trainer's metrics, and the validation's as ``val_<name>``; values that do not exist are left out. At the
+    start: all knobs as parameters, and tags for git commit, bundle version, data hash, seed and torch. At the end: weights,
+    report and history. A crash marks the run FAILED.
 
     Args:
         output_dir: folder of the training.
@@ -102,7 +102,8 @@ class TrackingHandler(MLFlowHandler):
         self._log_params({k: v for k, v in run.get("knobs", {}).items() if k != "max_epochs"})
         tags = {
             "git_commit": run.get("git_commit"), "bundle_version": run.get("versions", {}).get("roi_fusion"),
-            "torch": run.get("versions", {}).get("torch"), "monai": run.get("versions", {}).get("monai"), "seed": run.get("knobs", {}).get("seed"),
+            "torch": run.get("versions", {}).get("torch"), "monai": run.get("versions", {}).get("monai"),
+            "seed": run.get("knobs", {}).get("seed"),
             **{f"data_hash_{name}": d["hash"] for name, d in run.get("data", {}).items()},
         }  # fmt: skip
         for name, value in tags.items():
@@ -160,8 +161,10 @@ class TrackingHandler(MLFlowHandler):
             with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self._run_id):
                 bundle = bundle_copy(self.bundle_root, weights, scratch)
                 mlflow.pyfunc.log_model(
-                    name="model", python_model=FusionModel(), artifacts={"bundle": str(bundle)}, code_paths=[str(bundle / "roi_fusion")],
-                    registered_model_name=name, pip_requirements=["torch", "monai", "pytorch-ignite", "nibabel", "scikit-image", "scipy", "matplotlib", "jinja2", "tqdm"],
+                    name="model", python_model=FusionModel(), artifacts={"bundle": str(bundle)}, code_paths=[str(bundle /
+                    "roi_fusion")],
+                    registered_model_name=name, pip_requirements=["torch", "monai", "pytorch-ignite", "nibabel",
+                    "scikit-image", "scipy", "matplotlib", "jinja2", "tqdm"],
                 )  # fmt: skip
         finally:
             mlflow.set_tracking_uri(before)

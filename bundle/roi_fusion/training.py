@@ -67,8 +67,8 @@ class DenoisingModel(nn.Module):
 class TrainingInferer(Inferer):
     """Noise the target state to a random level and let the network estimate it.
 
-    Three quarters of the samples sit at the last timestep, where nothing of the answer is left in x_t and lesions must be found in the
-    images; of these some start from x_T = 0, which is what ``forward`` denoises.
+    Three quarters of the samples sit at the last timestep, where nothing of the answer is left in x_t and lesions must be found
+    in the images; of these some start from x_T = 0, which is what ``forward`` denoises.
 
     Args:
         scheduler: from :func:`~roi_fusion.diffusion.make_scheduler`.
