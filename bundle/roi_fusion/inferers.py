@@ -13,6 +13,7 @@ from torch import nn
 
 from .diffusion import Level, Scheduler, inference_levels, sample
 from .errors import InputError
+from .intensity import fusion_sources
 from .network import RoiFusionNet
 
 __all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "entropy_bits"]
@@ -67,10 +68,14 @@ class SamplingInferer(Inferer):
         self.num_samples, self.seed, self.overlap = int(num_samples), int(seed), float(overlap)
         self.sampler = sampler
         self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
+        #: The lesion threshold of the network that ran last. MONAI Label loads the weights into a copy of ``network_def``, so
+        #: what comes after the inferer cannot read it there.
+        self.threshold = torch.full((1,), 0.5)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
         """``[B, 2, X, Y, Z]`` → ``[B, 6, X, Y, Z]``; leaves a MetaTensor's meta data on the result."""
         net = _network_of(network)
+        self.threshold.copy_(net.threshold)
         plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
         with torch.inference_mode():
             out = torch.cat([self._one(plain[i : i + 1], net) for i in range(len(plain))])
@@ -94,7 +99,8 @@ class SamplingInferer(Inferer):
             if written is None:
                 gate = torch.sigmoid(raw[:, 3:4].float())
                 fused = net.compose(image, raw)[:, :1]
-                blend = gate * image[:, :1] + (1 - gate) * image[:, 1:]
+                mri, ct = fusion_sources(image)
+                blend = gate * mri + (1 - gate) * ct
                 head = (image != 0).any(dim=1, keepdim=True)
                 written = torch.cat([fused, gate, (fused - blend) * head], dim=1)
         assert written is not None

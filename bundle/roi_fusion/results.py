@@ -16,9 +16,9 @@ from monai.transforms import MapTransform
 
 from .cases import write_json
 from .inferers import PREDICTION_CHANNELS
-from .intensity import IntensityMap
+from .intensity import IntensityMap, fusion_sources
 
-__all__ = ["RESULT_FILES", "FusionResultd", "MaskOutsided", "save_case"]
+__all__ = ["RESULT_FILES", "FusionResultd", "MaskOutsided", "save_case", "write_volume"]
 
 #: Key after postprocessing → (file stem, type on disk).
 RESULT_FILES = {
@@ -41,7 +41,7 @@ class FusionResultd(MapTransform):
     Args:
         keys: the inferer's output.
         threshold: of the lesion probability.
-        agreement: normalised difference of MRI and CT below which the provenance is left open.
+        agreement: difference of the blended MRI and CT, in normalised units, below which the provenance is left open.
     """
 
     def __init__(self, keys: str = "pred", threshold: float | torch.Tensor = 0.5, agreement: float = 0.1) -> None:
@@ -57,7 +57,8 @@ class FusionResultd(MapTransform):
         zero = torch.zeros_like(channel["fused"])
         fused = intensity.normalised_to_mri_units(channel["fused"])
         without = intensity.normalised_to_mri_units(channel["fused"] - channel["residual"])
-        open_question = (image[:1] - image[1:]).abs() < self.agreement
+        mri, ct = fusion_sources(image[None])
+        open_question = (mri - ct)[0].abs() < self.agreement
         out = {
             "pred": ((channel["lesion_prob"] > float(self.threshold)) & head).to(torch.uint8),
             "fused": torch.where(head, fused, zero),
@@ -91,6 +92,15 @@ class MaskOutsided(MapTransform):
         return d
 
 
+def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
+    """Write a volume ``[1, X, Y, Z]`` of a result as NIfTI, with the affine and its codes that the MRI came with."""
+    image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), np.asarray(volume.affine, dtype=np.float64))
+    image.header.set_xyzt_units("mm")
+    for name in ("sform_code", "qform_code"):
+        image.header[name] = max(int(volume.meta.get(name, 1)), 1)
+    nib.save(image, path)
+
+
 def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
     """Write the volumes of :data:`RESULT_FILES` and ``result.json`` to ``<output_dir>/<case>/``.
 
@@ -106,12 +116,7 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
     folder = Path(output_dir) / case
     folder.mkdir(parents=True, exist_ok=True)
     for key, (stem, dtype) in RESULT_FILES.items():
-        volume = result[key]
-        image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), np.asarray(volume.affine, dtype=np.float64))
-        image.header.set_xyzt_units("mm")
-        for name in ("sform_code", "qform_code"):
-            image.header[name] = max(int(volume.meta.get(name, 1)), 1)
-        nib.save(image, folder / f"{stem}.nii.gz")
+        write_volume(folder / f"{stem}.nii.gz", result[key], dtype)
     write_json(folder / "result.json", dict(facts))
     return folder
 

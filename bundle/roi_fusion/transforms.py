@@ -7,6 +7,7 @@ Keys: ``image`` (MRI), ``ct``, ``label`` (lesion), ``brain``, ``bone``, ``dense`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,18 @@ def spacing_of(volume: MetaTensor) -> tuple[float, ...]:
     return tuple(float(s) for s in volume.pixdim[:3])
 
 
+def _mri_in(folder: Path) -> Path:
+    found = [p for p in sorted(folder.iterdir()) if re.fullmatch(r"(.+_)?mri\.nii(\.gz)?", p.name)]
+    if len(found) != 1:
+        raise InputError(f"{folder}: wanted one mri.nii.gz or *_mri.nii.gz and its CT, came {len(found)} files of such a name")
+    return found[0]
+
+
 class CompleteCased(Transform):
     """Add what a bare MRI path lacks: ``case``, its name, and ``ct``, the file beside it, as MONAI Label gives the MRI only.
 
-    ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``.
+    ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``. A folder stands for
+    the one MRI of such a name in it: MONAI Label's sessions hand over the folder of several uploaded files.
 
     Raises:
         InputError: when there is no such CT; the sentence names the file that was looked for.
@@ -67,6 +76,9 @@ class CompleteCased(Transform):
             missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
             raise InputError(f"{folder}: wanted mri.nii.gz and ct.nii.gz, found no {missing}")
         mri = Path(str(d["image"]))
+        if mri.is_dir():
+            mri = _mri_in(mri)
+            d["image"] = str(mri)
         stem, dot, ending = mri.name.partition(".")
         if not d.get("case"):
             d["case"] = (mri.parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
