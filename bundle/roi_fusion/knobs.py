@@ -80,6 +80,9 @@ KNOBS: dict[str, Knob] = {
     ),
     "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
     "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
+    "register": Knob(
+        "bool", False, "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case", where=_BOTH
+    ),
     "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
     "preset": Knob(
         "str",

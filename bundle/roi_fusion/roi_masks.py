@@ -13,7 +13,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-__all__ = ["bone_mask", "brain_mask", "head_mask", "hyperdense_mask", "largest_component"]
+__all__ = ["bone_mask", "brain_mask", "cranial_masks", "head_mask", "hyperdense_mask", "largest_component"]
+
+_FULL_CONNECTION = ndimage.generate_binary_structure(3, 3)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -73,15 +75,63 @@ def head_mask(
     return _fill_slices(_grow(core, 3.5, spacing_mm) & tissue)
 
 
-def bone_mask(ct_hu: np.ndarray, head: np.ndarray, *, threshold_hu: float = 350.0) -> np.ndarray:
-    """Skull and facial bone: inside the head above `threshold_hu`, without specks of under four voxels."""
+def _bone_threshold(ct_hu: np.ndarray, spacing_mm: Sequence[float], lowest_hu: float) -> np.ndarray:
+    """Half way between soft tissue and the densest bone within 5 mm, from `lowest_hu` to 600 HU.
+
+    One threshold for all bone is too low for the dense tables of the skull, which then swell by the partial volume of thick
+    slices, or too high for thin bone, which disappears.
+    """
+    smooth = ndimage.gaussian_filter(np.clip(ct_hu, -1000, 2000).astype(np.float32), [0.5 / s for s in spacing_mm[:2]] + [0])
+    densest = ndimage.maximum_filter(smooth, size=[2 * int(5 / s) + 1 for s in spacing_mm[:2]] + [1])
+    return np.clip((densest + 40) / 2, lowest_hu, 600)
+
+
+def bone_mask(
+    ct_hu: np.ndarray, head: np.ndarray, *, threshold_hu: float = 350.0, spacing_mm: Sequence[float] | None = None
+) -> np.ndarray:
+    """Skull and facial bone inside the head, without specks of under four voxels.
+
+    Args:
+        ct_hu: CT in HU. A CT whose display window saturates below 1000 HU counts as bone where it is saturated.
+        head: from :func:`head_mask`.
+        threshold_hu: lowest CT number of bone.
+        spacing_mm: voxel size along the array axes; with it the threshold follows the density of the bone nearby, and the
+            marrow between the tables of the skull is filled.
+    """
+    top = float(ct_hu.max(initial=-1000))
+    if top < 1000 and np.count_nonzero(head & (ct_hu >= top)) > 0.005 * max(int(head.sum()), 1):
+        threshold_hu = min(threshold_hu, top - 1)
     bone = head & (ct_hu > threshold_hu)
-    parts, count = ndimage.label(bone, ndimage.generate_binary_structure(3, 3))
+    if spacing_mm is not None and bone.any():
+        core = head & (ct_hu > _bone_threshold(ct_hu, spacing_mm, threshold_hu))
+        bone &= core | _shrink(_grow(core, 3.0, spacing_mm), 3.0, spacing_mm)
+    parts, count = ndimage.label(bone, _FULL_CONNECTION)
     if not count:
         return bone
     large = np.bincount(parts.ravel()) >= 4
     large[0] = False
     return large[parts]
+
+
+def _enclosed(bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.0) -> np.ndarray:
+    """What bone encloses in each slice, itself included, when gaps of up to `gap_mm` are closed.
+
+    Gaps are closed in three dimensions, because one open slice (orbits, a thin or cut bone) would part the brain in two; and on
+    pixels of about 2 mm, which is as exact as a bridge across a gap can be.
+    """
+    factor = [max(1, round(2 / s)) for s in spacing_mm[:2]]
+    shape = bone.shape
+    fitted = np.pad(bone, [(0, -n % f) for n, f in zip(shape, factor)] + [(0, 0)])
+    x, y, z = (n // f for n, f in zip(fitted.shape, (*factor, 1)))
+    coarse = fitted.reshape(x, factor[0], y, factor[1], z).any((1, 3))
+    sampling = [spacing_mm[0] * factor[0], spacing_mm[1] * factor[1], spacing_mm[2]]
+    radius = gap_mm / 2
+    margin = [int(np.ceil((radius + 2) / s)) for s in sampling[:2]]
+    coarse = np.pad(coarse, [(m, m) for m in margin] + [(0, 0)])
+    grown = _fill_slices(ndimage.distance_transform_edt(~coarse, sampling=sampling) <= radius)
+    closed = _fill_slices((ndimage.distance_transform_edt(grown, sampling=sampling) > radius) | coarse)
+    closed = closed[margin[0] : -margin[0], margin[1] : -margin[1]]
+    return closed.repeat(factor[0], 0).repeat(factor[1], 1)[: shape[0], : shape[1]]
 
 
 def brain_mask(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -93,16 +143,38 @@ def brain_mask(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing_mm
         head: from :func:`head_mask`.
         spacing_mm: voxel size along the array axes.
     """
-    margin = int(np.ceil(12 / min(spacing_mm[:2]))) + 1
-    padded = np.pad(bone, [(margin, margin), (margin, margin), (0, 0)])
-    ring = _shrink(_grow(padded, 10.0, spacing_mm), 10.0, spacing_mm) | padded
-    ring = ring[margin:-margin, margin:-margin]
+    return _filled_brain(ct_hu, bone, head, spacing_mm) & ~bone
+
+
+def _filled_brain(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """:func:`brain_mask` with what dense things lie inside it."""
+    if not bone.any():
+        return np.zeros_like(bone)
     soft = ndimage.gaussian_filter(np.clip(ct_hu, -200, 200).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
-    inside = _fill_slices(ring) & ~bone & head & (soft > -25) & (soft < 160)
+    inside = _enclosed(bone, spacing_mm) & ~bone & head & (soft > -25) & (soft < 160)
     core = largest_component(_shrink(inside, 4.0, spacing_mm))
-    if not core.any():
-        return core
-    return _fill_slices(_grow(core, 5.5, spacing_mm) & inside) & ~bone
+    return _fill_slices(_grow(core, 5.5, spacing_mm) & inside) if core.any() else core
+
+
+def cranial_masks(ct_hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Bone and brain together: what is dense but lies loose in the brain (calcium, a clip) belongs to the brain.
+
+    Args:
+        ct_hu: CT in HU, ``[X, Y, Z]``.
+        head: from :func:`head_mask`.
+        spacing_mm: voxel size along the array axes.
+
+    Returns:
+        Bone and brain, boolean, disjoint; empty where nothing is found.
+    """
+    bone = bone_mask(ct_hu, head, spacing_mm=spacing_mm)
+    brain = _filled_brain(ct_hu, bone, head, spacing_mm)
+    parts, count = ndimage.label(bone, _FULL_CONNECTION)
+    if count:
+        outside = np.bincount(parts[~brain].ravel(), minlength=count + 1) > 0
+        outside[0] = False
+        bone = outside[parts]
+    return bone, brain & ~bone
 
 
 def hyperdense_mask(

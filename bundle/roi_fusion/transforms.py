@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, LoadImaged, MapTransform, Orientation, ResampleToMatch, Transform
 
 from .errors import InputError
+from .grids import same_grid
 from .intensity import HU_POINTS, SCALED_POINTS, compand_hu, soft_knee
-from .roi_masks import bone_mask, brain_mask, head_mask, hyperdense_mask
+from .knobs import as_bool
+from .roi_masks import bone_mask, brain_mask, cranial_masks, head_mask, hyperdense_mask
 
 __all__ = [
     "CheckVolumesd",
@@ -32,10 +35,12 @@ __all__ = [
     "MatchGridd",
     "RecordMeanStdd",
     "RecordPercentilesd",
+    "RegisterToReferenced",
     "RoiMasksd",
     "SoftKneed",
     "ThickAxisLastd",
     "file_of",
+    "has_orientation",
     "spacing_of",
 ]
 
@@ -50,6 +55,13 @@ def file_of(volume: Any, fallback: str = "volume") -> str:
 def spacing_of(volume: MetaTensor) -> tuple[float, ...]:
     """Voxel size in mm along the three array axes."""
     return tuple(float(s) for s in volume.pixdim[:3])
+
+
+def has_orientation(volume: MetaTensor) -> bool:
+    """Whether a file said where its voxels lie: a NIfTI with sform or qform, and an affine that can be inverted."""
+    codes = [volume.meta[c] for c in ("sform_code", "qform_code") if c in volume.meta]
+    unknown = bool(codes) and not any(int(c) for c in codes)
+    return not unknown and float(torch.linalg.det(volume.affine[:3, :3]).abs()) > 1e-9
 
 
 def _mri_in(folder: Path) -> Path:
@@ -161,6 +173,62 @@ class CheckVolumesd(MapTransform):
         return (mask > 0).to(torch.uint8)
 
 
+class RegisterToReferenced(MapTransform):
+    """Bring the CT, and what lies on its grid, to the MRI by mutual information (:func:`~roi_fusion.registration.register`).
+
+    Only affines change: the resampling that follows is the only one. Notes what it did in ``registration``.
+
+    Args:
+        keys: the CT and the masks; a mask moves when it lies on the CT's grid and not on the MRI's.
+        reference_key: the MRI, which stays.
+        ct_key: the CT.
+        enabled: false leaves everything as it is; the text of a command line is taken as well.
+        affine: allow scaling and shear too.
+
+    Raises:
+        InputError: when an orientation is missing, or the pose found is worse than the given one.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference_key: str = "image",
+        ct_key: str = "ct",
+        enabled: bool | str = True,
+        affine: bool | str = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.reference_key, self.ct_key = reference_key, ct_key
+        self.enabled, self.affine = as_bool("register", enabled), as_bool("affine", affine)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if not self.enabled:
+            return d
+        from .registration import register  # needs itk, which who does not register need not have
+
+        mri, ct = d[self.reference_key], d[self.ct_key]
+        for volume in (mri, ct):
+            if not has_orientation(volume):
+                raise InputError(f"{file_of(volume)}: wanted an orientation (sform or qform) to register by, came none")
+        given = np.asarray(ct.affine, dtype=np.float64)
+        try:
+            found = register(
+                np.asarray(mri[0]), np.asarray(mri.affine, dtype=np.float64), np.asarray(ct[0]), given, affine=self.affine
+            )
+        except InputError as e:
+            raise InputError(f"{file_of(ct)}: {e}") from None
+        moved = torch.from_numpy(np.linalg.inv(found.matrix) @ given)
+        for key in self.key_iterator(d):
+            volume = d[key]
+            own = (volume.shape[1:], np.asarray(volume.affine))
+            on_mri = same_grid(*own, mri.shape[1:], np.asarray(mri.affine))
+            if key == self.ct_key or (same_grid(*own, ct.shape[1:], given) and not on_mri):
+                d[key] = MetaTensor(volume.as_tensor(), affine=moved, meta={**volume.meta, "affine": moved})
+        d["registration"] = found.facts()
+        return d
+
+
 class MatchGridd(MapTransform):
     """Bring volumes onto the grid of `reference_key` where their grids differ.
 
@@ -206,9 +274,7 @@ class MatchGridd(MapTransform):
 
     def _check(self, volume: MetaTensor, reference: MetaTensor) -> None:
         for v in (volume, reference):
-            codes = [v.meta[c] for c in ("sform_code", "qform_code") if c in v.meta]
-            matrix = v.affine[:3, :3]
-            if (codes and not any(int(c) for c in codes)) or not float(torch.linalg.det(matrix).abs()) > 1e-9:
+            if not has_orientation(v):
                 raise InputError(
                     f"{file_of(v)}: wanted an orientation (sform or qform) because the volumes of this case are on "
                     f"different grids ({tuple(volume.shape[1:])} and {tuple(reference.shape[1:])}), came none"
@@ -305,8 +371,12 @@ class RoiMasksd(Transform):
         d = dict(data)
         volume = d[self.ct_key]
         ct, head, spacing = np.asarray(volume[0]), np.asarray(d[self.head_key][0]) > 0, spacing_of(volume)
-        bone = np.asarray(d["bone"][0]) > 0 if "bone" in d else bone_mask(ct, head)
-        brain = np.asarray(d["brain"][0]) > 0 if "brain" in d else brain_mask(ct, bone, head, spacing)
+        given = {key: np.asarray(d[key][0]) > 0 for key in ("bone", "brain") if key in d}
+        if not given:
+            bone, brain = cranial_masks(ct, head, spacing)
+        else:
+            bone = given["bone"] if "bone" in given else bone_mask(ct, head, spacing_mm=spacing)
+            brain = given["brain"] if "brain" in given else brain_mask(ct, bone, head, spacing)
         brain &= head & ~bone
         if not brain.any():
             raise InputError(f"{file_of(volume)}: wanted a brain inside the skull, found none in the CT")
@@ -340,7 +410,7 @@ class CompandHUd(MapTransform):
         scaled_points: Sequence[float] = SCALED_POINTS,
     ) -> None:
         super().__init__(keys)
-        rising = all(b > a for points in (hu_points, scaled_points) for a, b in zip(points, points[1:]))
+        rising = all(b > a for points in (hu_points, scaled_points) for a, b in pairwise(points))
         if len(hu_points) != len(scaled_points) or len(hu_points) < 2 or not rising:
             raise InputError(
                 f"hu_points and scaled_points: wanted two rising lists of one length, came {hu_points} and {scaled_points}"
@@ -376,7 +446,8 @@ class RecordPercentilesd(Transform):
         low, high = (float(percentile(plain, q)) for q in (self.lower, self.upper))
         if not high > low:
             raise InputError(
-                f"{file_of(d[self.key])}: wanted an MRI with contrast, came {low:g} at both percentiles {self.lower} and {self.upper}"
+                f"{file_of(d[self.key])}: wanted an MRI with contrast, "
+                f"came {low:g} at both percentiles {self.lower} and {self.upper}"
             )
         d["intensity"] = {
             **d.get("intensity", {}), "mri_low": low, "mri_high": high,
