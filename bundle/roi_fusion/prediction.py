@@ -96,6 +96,8 @@ class Predictor:
         self, mri_path: str | Path, ct_path: str | Path, output_dir: str | Path | None = None
     ) -> dict[str, np.ndarray]:
         """Predict one pair; see :func:`predict`."""
+        if output_dir is not None and Path(output_dir).is_file():
+            raise InputError(f"output_dir: wanted a folder, came the file {output_dir}")
         case = _prepare(self._parser, mri_path, ct_path)
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network)[0].cpu()
         result = self._postprocess(case)
