@@ -111,7 +111,7 @@ def test_bad_input_is_one_sentence(bundle: Path, tiny_dataset: Path, changes: di
 
 
 def test_a_broken_volume_is_one_sentence(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    mri, ct = pair(tiny_dataset)
+    ct = pair(tiny_dataset)[1]
     (tmp_path / "mri.nii.gz").write_bytes(b"no nifti")
     with pytest.raises(InputError, match=r"mri\.nii\.gz: wanted a readable volume"):
         roi_fusion.predict(tmp_path / "mri.nii.gz", ct, bundle_root=bundle, **FAST)
