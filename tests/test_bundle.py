@@ -357,7 +357,8 @@ def test_the_shipped_weights_load_and_export(tmp_path: Path) -> None:
     exported = tmp_path / "model.ts"
     ckpt_export(
         net_id="network_def", filepath=str(exported), ckpt_file=str(weights),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"), config_file=str(BUNDLE / "configs" / "inference.json"), key_in_ckpt="", input_shape=[1, 2, 32, 32, 4],
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        config_file=str(BUNDLE / "configs" / "inference.json"), key_in_ckpt="", input_shape=[1, 2, 32, 32, 4],
     )  # fmt: skip
     image = torch.randn(1, 2, 40, 33, 3)
     with torch.no_grad():

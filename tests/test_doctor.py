@@ -3,13 +3,16 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
 from conftest import BUNDLE
+from roi_fusion.cases import find_cases
 from roi_fusion.doctor import Chart, Doctor, diagnose, gates, prescription, read_chart
 from roi_fusion.errors import InputError
 from roi_fusion.evaluation import CaseMetrics
@@ -204,6 +207,19 @@ def minmax_ct() -> dict:
     return {"preprocessing": steps}
 
 
+@pytest.fixture(scope="module")
+def data(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny data set, split so that the validation cases have a lesion."""
+    folder = tmp_path_factory.mktemp("doctor") / "data"
+    shutil.copytree(tiny_dataset, folder)
+    names = [c["case"] for c in find_cases(folder)]
+    volumes = {n: int(np.asarray(nib.load(folder / n / "lesion_mask.nii.gz").dataobj).sum()) for n in names}
+    names.sort(key=lambda n: -volumes[n])
+    assert volumes[names[1]] > 0
+    (folder / "splits.json").write_text(json.dumps({"val": names[:2], "train": names[2:7], "test": names[7:]}))
+    return folder
+
+
 FAULTS = {
     "scales": minmax_ct(),
     "bounds": {"network_def#_target_": "test_doctor.ClampedNet"},
@@ -214,28 +230,29 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("code", FAULTS)
-def test_an_injected_fault_is_named(code: str, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_injected_fault_is_named(code: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if code == "schedule":  # the seed's list of timesteps with its coefficients
         monkeypatch.setattr("roi_fusion.inferers.inference_levels", lambda scheduler, steps: strided())
         assert one_step_sampler is not None
-    chart = train(tiny_dataset, tmp_path / "run", **FAULTS[code])
+    chart = train(data, tmp_path / "run", **FAULTS[code])
     found = diagnose(chart)
     assert code in {f.code for f in found}
     assert next(f for f in found if f.code == code).severity == "critical"
     stored = json.loads((tmp_path / "run" / "doctor.json").read_text())
     assert code in {f["code"] for f in stored}
+    assert [f.code for f in found if f.severity == "critical"] == [code]
 
 
-def test_a_healthy_training_is_left_in_peace(tiny_dataset: Path, tmp_path: Path) -> None:
-    chart = train(tiny_dataset, tmp_path / "run")
+def test_a_healthy_training_is_left_in_peace(data: Path, tmp_path: Path) -> None:
+    chart = train(data, tmp_path / "run")
     assert diagnose(chart) == []
     assert chart.start["cases"] > 0
     assert json.loads((tmp_path / "run" / "doctor.json").read_text()) == []
 
 
-def test_a_critical_finding_can_stop_the_training(tiny_dataset: Path, tmp_path: Path) -> None:
+def test_a_critical_finding_can_stop_the_training(data: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as e:
-        train(tiny_dataset, tmp_path / "run", stop_on="critical", beta=0.0)
+        train(data, tmp_path / "run", stop_on="critical", beta=0.0)
     cause = e.value.__cause__
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__ or cause.__context__

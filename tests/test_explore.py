@@ -14,7 +14,7 @@ from roi_fusion.errors import InputError
 from roi_fusion.explore import FLAGS, explore, look_at_case, summary_of, write_exploration
 from roi_fusion.phantoms import PhantomConfig, write_phantoms
 
-GRID = PhantomConfig(shape=(80, 80, 15), spacing_mm=(2.9, 2.9, 10.0))
+GRID = PhantomConfig(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.5))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_nothing_is_flagged_on_50_good_phantoms(good: Path) -> None:
     assert summary["lesions"]["without"] == sum(v == 0 for v in volumes)
     assert summary["lesions"]["share_under_5_ml"] == pytest.approx(np.mean([v < 5 for v in volumes if v]), abs=1e-3)
     assert summary["orientations"] == ["RAS"]
-    assert summary["shapes"] == ["[80, 80, 15]"]
+    assert summary["shapes"] == ["[64, 64, 12]"]
 
 
 def test_a_ct_divided_by_1000_is_flagged(case: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_shifted_grid_is_flagged(case: Path, shift_mm: tuple[float, float, flo
         return volume, affine
 
     rewrite(case / "ct.nii.gz", move)
-    assert flags(case) == ["shifted"]
+    assert set(flags(case)) in ({"shifted"}, {"shifted", "truncated"})  # moved on the MRI's grid, it may be cut
 
 
 def test_saturation_truncation_and_a_missing_skull_are_flagged(case: Path) -> None:
@@ -92,12 +92,17 @@ def test_saturation_truncation_and_a_missing_skull_are_flagged(case: Path) -> No
     assert "saturated" in flags(case)
     shutil.copy(original / "ct.nii.gz", case / "ct.nii.gz")
     for stem in ("mri", "ct", "lesion_mask", "brain_mask", "bone_mask"):
-        rewrite(case / f"{stem}.nii.gz", lambda v, a: (v[24:], a))
+        rewrite(case / f"{stem}.nii.gz", lambda v, a: (v[20:], a))
     assert "truncated" in flags(case)
     shutil.copytree(original, case, dirs_exist_ok=True)
     rewrite(
         case / "ct.nii.gz",
-        lambda v, a: (np.where((v > 100) & (v < 2900), 40, v) + np.where(np.arange(v.size).reshape(v.shape) == 0, 2000, 0), a),
+        lambda v, a: (
+            (np.where((v > 100) & (v < 2900), 40, v) + np.where(np.arange(v.size).reshape(v.shape) == 0, 2000, 0)).astype(
+                np.int16
+            ),
+            a,
+        ),
     )
     assert "no_brain" in flags(case)
 

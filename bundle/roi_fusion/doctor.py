@@ -396,11 +396,8 @@ def diagnose(chart: Chart) -> list[Finding]:
     """
     epochs = [int(r["epoch"]) for r in chart.rows]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
-        gap = next(b for a, b in pairwise(epochs) if b != a + 1)
-        raise InputError(
-            f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} "
-            f"behind {epochs[epochs.index(gap) - 1]}"
-        )
+        last, gap = next((a, b) for a, b in pairwise(epochs) if b != a + 1)
+        raise InputError(f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {last}")
     found = [f for rule in _RULES for f in rule(chart)]
     return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
 

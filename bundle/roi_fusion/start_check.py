@@ -81,7 +81,11 @@ def check_schedule(inferer: Any, scheduler: Any, tolerance: float = 1e-3) -> str
     fault: list[str] = []
 
     def oracle(x_t: torch.Tensor, level: Level) -> torch.Tensor:
-        signal, deviation = signal_and_noise(scheduler, level.t)
+        try:
+            signal, deviation = signal_and_noise(scheduler, level.t)
+        except IndexError:
+            fault.append(f"the sampler visits timestep {level.t:g}, which the training's schedule has not")
+            return clean
         # What is left of x_t besides the signal must be unit noise at the level's deviation.
         rest = x_t - signal * clean
         spread = float(rest.std())
