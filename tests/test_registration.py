@@ -47,14 +47,14 @@ def test_a_moved_pair_is_found(pair: Pair, found: Registration) -> None:
 
 
 def test_partial_coverage_with_a_sagittal_mri(pair: Pair) -> None:
-    """Half of the CT's slices are missing, and the MRI's slice axis comes first: neither matters."""
-    kept = pair.ct.shape[2] // 2
+    """The CT begins at two fifths of the head's height, and the MRI's slice axis comes first: neither matters."""
+    kept = int(0.4 * pair.ct.shape[2])
     affine = pair.ct_affine.copy()
     affine[:3, 3] += affine[:3, 2] * kept
     mri, mri_affine = pair.mri.transpose(2, 0, 1), pair.mri_affine[:, [2, 0, 1, 3]]
     half = register(mri, mri_affine, pair.ct[..., kept:], affine)
     assert pair.errors_mm(half.matrix).max() < 2.5
-    assert half.overlap < 0.7
+    assert half.overlap < 0.75
 
 
 def test_an_aligned_pair_stays(pair: Pair, found: Registration, monkeypatch: pytest.MonkeyPatch) -> None:

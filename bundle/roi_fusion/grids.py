@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["block_mean", "resample", "respaced", "same_grid", "shear_mm", "spacing_mm", "straighten", "thick_axis_last"]
+__all__ = [
+    "block_mean",
+    "resample",
+    "respaced",
+    "same_grid",
+    "shear_mm",
+    "spacing_mm",
+    "straighten",
+    "thick_axis_last",
+    "thick_axis_order",
+]
 
 
 def spacing_mm(affine: np.ndarray) -> np.ndarray:
@@ -24,12 +34,17 @@ def same_grid(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[in
     return bool(np.abs(corners @ (np.asarray(affine) - np.asarray(other_affine)).T).max() < 1e-2)
 
 
-def thick_axis_last(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same volume with the axis of the largest spacing last; of equal spacings the one nearest to the body's axis."""
+def thick_axis_order(affine: np.ndarray) -> list[int]:
+    """Array axes with that of the largest spacing last; of equal spacings the one nearest to the body's axis."""
     spacing = spacing_mm(affine)
     upwards = np.abs(affine[2, :3]) / spacing
     last = max(range(3), key=lambda a: (round(float(spacing[a]), 2), upwards[a]))
-    order = [a for a in range(3) if a != last] + [last]
+    return [a for a in range(3) if a != last] + [last]
+
+
+def thick_axis_last(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same volume with its axes in :func:`thick_axis_order`."""
+    order = thick_axis_order(affine)
     return array.transpose(order), affine[:, [*order, 3]]
 
 

@@ -22,12 +22,13 @@ from .grids import block_mean, shear_mm, spacing_mm, straighten, thick_axis_last
 from .intensity import HU_POINTS, SCALED_POINTS
 from .roi_masks import head_mask
 
-__all__ = ["Registration", "read_transform", "register", "write_transform"]
+__all__ = ["Registration", "measure", "read_transform", "register", "write_transform"]
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COARSE_MM = 3.6
 #: Levels of the refinement: voxel in mm, smoothing in mm, samples. Fewer samples are faster and noisier.
 _LEVELS = ((3.6, 2.0, 32_000), (1.8, 1.0, 85_000), (0.9, 0.0, 170_000))
+_JUDGE_POINTS, _JUDGE_BINS = 40_000, 32
 #: A pose that shows the CT at fewer of the MRI's head points than this is no candidate.
 _MIN_OVERLAP = 0.35
 #: A move as small as this that gains nothing says that the pair was aligned before.
@@ -307,11 +308,18 @@ def register(
         InputError: when no head is found, ITK is missing or fails, or the pose found is worse than the given one.
     """
     mri_scan, ct_scan = _ready_mri(mri, mri_affine), _ready_ct(ct, ct_affine)
-    judge = _Similarity(mri_scan, ct_scan, count=40_000, bins=32)
+    judge = _Similarity(mri_scan, ct_scan, count=_JUDGE_POINTS, bins=_JUDGE_BINS)
     matrix = _refine(mri_scan, ct_scan, _search(mri_scan, ct_scan), "rigid", _LEVELS)
     if affine:
         matrix = _refine(mri_scan, ct_scan, matrix, "affine", _LEVELS[-1:])
     return _judged(judge, mri_scan, matrix, "affine" if affine else "rigid")
+
+
+def measure(mri: np.ndarray, mri_affine: np.ndarray, ct: np.ndarray, ct_affine: np.ndarray) -> Registration:
+    """The quality of the given pose, as :func:`register` measures it, without moving anything."""
+    mri_scan = _ready_mri(mri, mri_affine)
+    judge = _Similarity(mri_scan, _ready_ct(ct, ct_affine), count=_JUDGE_POINTS, bins=_JUDGE_BINS)
+    return _judged(judge, mri_scan, np.eye(4), "rigid")
 
 
 def _judged(judge: _Similarity, mri: _Scan, matrix: np.ndarray, kind: str) -> Registration:

@@ -1,0 +1,352 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Pairs of MRI and CT, and their masks, in the folder layouts of challenges, archives and scanners."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import InputError
+from .readers import DicomSeries, is_volume_file, scan_dicom
+
+__all__ = ["CONTRAST_ORDER", "LAYOUTS", "CaseSource", "Found", "find_pairs"]
+
+Source = Path | DicomSeries
+#: Which MRI a case takes where it has several contrasts; the name ``mri`` says that the user chose.
+CONTRAST_ORDER = ("mri", "adc", "dwi", "flair", "t2", "t1", "")
+_ROLES = {
+    "ct": "CT", "mri": "MRI", "lesion_mask": "lesion mask", "brain_mask": "brain mask", "bone_mask": "bone mask",
+}  # fmt: skip
+_WORDS = {
+    "ct": "ct", "ncct": "ct", "mri": "mri", "mr": "mri", "adc": "mri", "dwi": "mri", "trace": "mri", "flair": "mri",
+    "t2": "mri", "t2w": "mri", "t1": "mri", "t1w": "mri",
+    "lesion": "lesion_mask", "lesions": "lesion_mask", "infarct": "lesion_mask",
+    "mask": "lesion_mask", "msk": "lesion_mask", "seg": "lesion_mask", "label": "lesion_mask", "roi": "lesion_mask",
+    "brain": "brain_mask", "synthstrip": "brain_mask", "bone": "bone_mask", "skull": "bone_mask",
+}  # fmt: skip
+_MASK_FIRST = ("bone_mask", "brain_mask", "lesion_mask")  # of "brain_mask" and "ct_lesion" the mask's word counts
+_NO_PAIR_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "perf", "pwi", "swi", "mra", "tof", "sbref", "bold"}
+
+
+@dataclass
+class CaseSource:
+    """Where the parts of one case lie.
+
+    Attributes:
+        case: its name in the output.
+        mri, ct: file or DICOM series.
+        lesion_mask, brain_mask, bone_mask: files, where there are any.
+        contrast: of the MRI, as far as names tell.
+        notes: what was passed over.
+        refused: one sentence, where the case has no pair.
+    """
+
+    case: str
+    mri: Source | None = None
+    ct: Source | None = None
+    lesion_mask: Path | None = None
+    brain_mask: Path | None = None
+    bone_mask: Path | None = None
+    contrast: str = ""
+    notes: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+    def files(self) -> list[tuple[str, Path]]:
+        """Role and path of every input file."""
+        out: list[tuple[str, Path]] = []
+        for role in _ROLES:
+            source = getattr(self, role)
+            if isinstance(source, DicomSeries):
+                out += [(role, p) for p in source.files]
+            elif source is not None:
+                out.append((role, source))
+        return out
+
+
+@dataclass
+class Found:
+    """What a search gave.
+
+    Attributes:
+        layout: the one that fitted.
+        cases: all, sorted by name; some may be refused.
+        splits: ``splits.json`` or the folder ``splits`` beside the cases, where there is one.
+    """
+
+    layout: str
+    cases: list[CaseSource]
+    splits: Path | None = None
+
+    def summary(self) -> str:
+        """One line on what was found."""
+        good = [c for c in self.cases if c.refused is None]
+        contrasts = Counter(c.contrast or "MRI of unknown contrast" for c in good)
+        parts = [f"{len(good)} pairs ({', '.join(f'{n} {k}' for k, n in sorted(contrasts.items()))})"]
+        parts += [
+            f"{sum(getattr(c, r) is not None for c in good)} with {_ROLES[r]}"
+            for r in ("lesion_mask", "brain_mask", "bone_mask")
+        ]
+        parts.append(f"{len(self.cases) - len(good)} refused")
+        return f"layout {self.layout}: " + ", ".join(parts)
+
+
+@dataclass
+class _Part:
+    source: Source
+    role: str
+    contrast: str = ""
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.nii)?\.(gz|nii|mha|mhd|nrrd|nhdr)$", "", path.name, flags=re.IGNORECASE)
+
+
+def contrast_of(text: str) -> str:
+    """The MRI contrast that a name or a series description tells: adc, dwi, flair, t2, t1, or empty."""
+    lower = text.lower()
+    for contrast, pattern in (
+        ("adc", r"adc|apparent"), ("flair", r"flair|dark.?fluid"), ("dwi", r"dwi|trace|diff|b1000"),
+        ("t2", r"t2(?!\*)"), ("t1", r"t1|mprage"),
+    ):  # fmt: skip
+        if re.search(rf"(?<![a-z0-9])({pattern})", lower):
+            return contrast
+    return ""
+
+
+def _part(path: Path) -> _Part | None:
+    """What a volume file is, by its name; None where the name tells nothing or something that is no part of a pair."""
+    entities = [e for e in _stem(path).split("_") if not re.match(r"(sub|ses|space|run)-", e)]
+    words = re.split(r"[^a-z0-9]+", "_".join(entities).lower())
+    if _NO_PAIR_WORDS & set(words):
+        return None
+    roles = {_WORDS[w] for w in words if w in _WORDS}
+    for role in _MASK_FIRST:
+        if role in roles:
+            return _Part(path, role)
+    if "ct" in roles:
+        return _Part(path, "ct")
+    if "mri" in roles:
+        return _Part(path, "mri", contrast_of("_".join(words)) or "mri")
+    return None
+
+
+def _case(name: str, parts: Sequence[_Part], contrast: str, notes: Sequence[str] = ()) -> CaseSource:
+    """One case of the parts that lie together; refused when a role has no candidate or more than one."""
+    case = CaseSource(name, notes=list(notes))
+    by_role = {role: [p for p in parts if p.role == role] for role in _ROLES}
+    contrasts = {p.contrast for p in by_role["mri"]}
+    wanted = contrast if contrast != "auto" else next((c for c in CONTRAST_ORDER if c in contrasts), "")
+    others = sorted(c for c in contrasts if c != wanted)
+    by_role["mri"] = [p for p in by_role["mri"] if p.contrast == wanted]
+    if others and by_role["mri"]:
+        case.notes.append(f"MRI: took {wanted}, passed over {', '.join(c or 'unknown contrasts' for c in others)}")
+    for role, candidates in by_role.items():
+        if len(candidates) > 1:
+            listed = ", ".join(str(p.source) for p in candidates)
+            case.refused = f"{name}: wanted one {_ROLES[role]}, came {len(candidates)} candidates: {listed}"
+            return case
+        if candidates:
+            setattr(case, role, candidates[0].source)
+    case.contrast = "" if wanted == "mri" else wanted
+    missing = [_ROLES[r] for r in ("mri", "ct") if not by_role[r]]
+    if missing:
+        there = "; ".join([*(str(p.source) for p in parts), *notes]) or "nothing"
+        no = " and no ".join(missing)
+        if contrast != "auto" and contrasts and "MRI" in missing:
+            no = f"MRI of contrast {contrast}"
+        case.refused = f"{name}: wanted an MRI and a CT, found no {no} but: {there}"
+    return case
+
+
+def _volumes(folder: Path, deep: bool = False) -> list[Path]:
+    paths = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(p for p in paths if p.is_file() and is_volume_file(p))
+
+
+def _parts(files: Iterable[Path]) -> list[_Part]:
+    return [part for part in map(_part, files) if part is not None]
+
+
+def _folders(root: Path, pattern: str = "*") -> list[Path]:
+    return sorted(p for p in root.glob(pattern) if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else []
+
+
+def _find_cases(root: Path, contrast: str) -> list[CaseSource]:
+    for base in (root, root / "preproc"):
+        groups = [(f.name, _parts(_volumes(f))) for f in _folders(base)]
+        cases = [_case(name, parts, contrast) for name, parts in groups if any(p.role in ("ct", "mri") for p in parts)]
+        if any(c.refused is None for c in cases):
+            return cases
+    return cases
+
+
+def _find_flat(root: Path, contrast: str) -> list[CaseSource]:
+    groups: dict[str, list[_Part]] = {}
+    for path in _volumes(root):
+        words = re.split(r"[_-]", _stem(path))
+        while words and words[-1].lower() in _WORDS:
+            words.pop()
+        part = _part(path)
+        if part is not None:
+            groups.setdefault("_".join(words) or root.name, []).append(part)
+    return [_case(name, parts, contrast) for name, parts in sorted(groups.items())]
+
+
+def _find_bids(root: Path, contrast: str, pattern: str = "sub-*") -> list[CaseSource]:
+    bases = [b for b in (root, root / "rawdata", root / "raw_data") if _folders(b, pattern)]
+    if not bases:
+        return []
+    raw = bases[0]
+    tops = [d for d in (root / "derivatives", raw / "derivatives", raw.parent / "derivatives") if d.is_dir()]
+    cases = []
+    for subject in _folders(raw, pattern):
+        derived = {p for d in tops for folder in d.rglob(subject.name) if folder.is_dir() for p in _volumes(folder, deep=True)}
+        masks = [p for p in _parts(sorted(derived)) if p.role in _MASK_FIRST]
+        images = _parts(_volumes(subject, deep=True))
+        sessions = {s.name: [p for p in images if s in Path(str(p.source)).parents] for s in _folders(subject, "ses-*")}
+        whole = {n: s for n, s in sessions.items() if {"ct", "mri"} <= {p.role for p in s}}
+        if len(whole) > 1:  # a pair in each session; else CT and MRI of different sessions make one
+            for name, session in whole.items():
+                own = [m for m in masks if name in Path(str(m.source)).parts]
+                cases.append(_case(f"{subject.name}_{name}", [*session, *own], contrast))
+        else:
+            cases.append(_case(subject.name, [*images, *masks], contrast))
+    return cases
+
+
+def _find_isles24(root: Path, contrast: str) -> list[CaseSource]:
+    return _find_bids(root, contrast, "sub-stroke*")
+
+
+def _find_apis(root: Path, contrast: str) -> list[CaseSource]:
+    for base in (root / "raw", root):
+        folders = {f.name.lower(): f for f in _folders(base)}
+        if "ct" not in folders and "ncct" not in folders:
+            continue
+        groups: dict[str, list[_Part]] = {}
+        for name, folder in folders.items():
+            words = re.split(r"[^a-z0-9]+", name)
+            roles = [_WORDS[w] for w in words if w in _WORDS] or (["lesion_mask"] if "masks" in words else [])
+            if not roles:
+                continue
+            role = next((r for r in _MASK_FIRST if r in roles), roles[0])
+            kind = (contrast_of(name) or "mri") if role == "mri" else ""
+            for entry in sorted(folder.iterdir()):
+                if entry.is_dir():
+                    for path in _volumes(entry):
+                        groups.setdefault(entry.name, []).append(_Part(path, role, kind))
+                elif is_volume_file(entry):
+                    words = _stem(entry).split("_")
+                    while len(words) > 1 and words[-1].lower() in _WORDS:
+                        words.pop()
+                    groups.setdefault("_".join(words), []).append(_Part(entry, role, kind))
+        return [_case(name, parts, contrast) for name, parts in sorted(groups.items())]
+    return []
+
+
+def _find_dicom(root: Path, contrast: str) -> list[CaseSource]:
+    series = scan_dicom(p for p in sorted(root.rglob("*")) if p.is_file() and not is_volume_file(p))
+    if not series:
+        return []
+    tops = {id(s): s.files[0].relative_to(root).parts[0] for s in series}
+    nested = all(len(s.files[0].relative_to(root).parts) > 1 for s in series)
+    by_top: dict[str, set[str]] = {}
+    for s in series:
+        by_top.setdefault(tops[id(s)], set()).add(s.modality)
+    # Folders of patients, or of modalities (CT/, MR/) where only the headers know the patient.
+    by_folder = nested and any({"CT", "MR"} <= m for m in by_top.values())
+    groups: dict[str, list[DicomSeries]] = {}
+    for s in series:
+        name = tops[id(s)] if by_folder else re.sub(r"[^A-Za-z0-9_-]+", "_", s.patient) or root.name
+        groups.setdefault(name, []).append(s)
+    cases = []
+    for name, members in sorted(groups.items()):
+        parts, notes = [], []
+        for s in members:
+            why = s.why_no_volume()
+            if why:
+                notes.append(f"{s}: {why}")
+            else:
+                role = "ct" if s.modality == "CT" else "mri"
+                parts.append(_Part(s, role, contrast_of(s.description) if role == "mri" else ""))
+        masks = [p for p in _parts(_volumes(root / name, deep=True)) if p.role in _MASK_FIRST] if (root / name).is_dir() else []
+        cases.append(_case(name, [*parts, *masks], contrast, notes))
+    return cases
+
+
+_FINDERS: dict[str, Callable[[Path, str], list[CaseSource]]] = {
+    "isles24": _find_isles24, "bids": _find_bids, "apis": _find_apis, "cases": _find_cases, "pairs": _find_flat,
+    "dicom": _find_dicom,
+}  # fmt: skip
+LAYOUTS = ("auto", *_FINDERS)
+
+
+def _inventory(root: Path) -> str:
+    """What a folder holds instead of pairs, in a few words."""
+    entries = sorted(p for p in root.rglob("*") if not p.name.startswith("."))
+    files = [p for p in entries if p.is_file()]
+    volumes = [p for p in files if is_volume_file(p)]
+    counts = Counter("".join(p.suffixes[-2:]) or "no ending" for p in files)
+    kinds = ", ".join(f"{n} × {ending}" for ending, n in counts.most_common(4)) or "no file"
+    named = ", ".join(str(p.relative_to(root)) for p in (volumes or files)[:3])
+    return f"{len(files)} files ({kinds}) in {len(entries) - len(files)} folders{', such as ' + named if named else ''}"
+
+
+def find_pairs(
+    input_dir: str | Path, layout: str = "auto", *, contrast: str = "auto", masks_dir: str | Path | None = None
+) -> Found:
+    """Find the pairs of a folder.
+
+    Args:
+        input_dir: where the data lies.
+        layout: one of :data:`LAYOUTS`.
+        contrast: which MRI to take of several: auto (the first of :data:`CONTRAST_ORDER`), adc, dwi, flair, t2 or t1.
+        masks_dir: ``<masks_dir>/<case>/`` with masks of other programs, which then stand in for the thresholds:
+            ``brain_mask``, ``brain`` or ``synthstrip_mask``, and ``bone_mask`` or ``skull``, in NIfTI, MHA or NRRD.
+
+    Raises:
+        InputError: when there is no pair; the sentence says what was found instead.
+    """
+    root = Path(input_dir)
+    if not root.is_dir():
+        raise InputError(f"input_dir: wanted a folder of MRI and CT, found no folder {root}")
+    if layout not in LAYOUTS:
+        raise InputError(f"layout: wanted one of {', '.join(LAYOUTS)}, came {layout!r}")
+    if contrast not in ("auto", *CONTRAST_ORDER[1:-1]):
+        raise InputError(f"contrast: wanted one of auto, {', '.join(CONTRAST_ORDER[1:-1])}, came {contrast!r}")
+    tried: list[Found] = []
+    for name in _FINDERS if layout == "auto" else [layout]:
+        found = Found(name, sorted(_FINDERS[name](root, contrast), key=lambda c: c.case))
+        if any(c.refused is None for c in found.cases):
+            break
+        tried.append(found)
+    else:
+        near = max(tried, key=lambda f: len(f.cases))
+        seen = f"; the nearest to a pair was {near.cases[0].refused}" if near.cases else ""
+        wanted = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
+        raise InputError(f"{root}: wanted {wanted}, found none among {_inventory(root)}{seen}")
+    names = Counter(c.case for c in found.cases)
+    for case in found.cases:
+        if names[case.case] > 1:
+            case.refused = f"{case.case}: wanted one case of this name, came {names[case.case]}"
+    if masks_dir is not None:
+        _add_masks(found.cases, Path(masks_dir))
+    found.splits = next((p for p in (root / "splits.json", root / "splits") if p.exists()), None)
+    return found
+
+
+def _add_masks(cases: Sequence[CaseSource], folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"masks_dir: wanted a folder of masks, found no folder {folder}")
+    for case in cases:
+        own = _parts(_volumes(folder / case.case)) if (folder / case.case).is_dir() else []
+        for role in ("brain_mask", "bone_mask"):
+            candidates = [p.source for p in own if p.role == role and isinstance(p.source, Path)]
+            if len(candidates) > 1 and case.refused is None:
+                listed = ", ".join(map(str, candidates))
+                case.refused = f"{case.case}: wanted one {_ROLES[role]}, came {len(candidates)} candidates: {listed}"
+            elif candidates:
+                setattr(case, role, candidates[0])
