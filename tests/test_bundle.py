@@ -69,9 +69,18 @@ def test_training_leaves_what_it_promises(trained: Path) -> None:
         "last.pt",
         "history.jsonl",
         "errors.json",
+        "run.json",
+        "start_check.json",
+        "doctor.json",
+        "previews",
         "report.html",
         "tensorboard",
     }
+    record = json.loads((run_dir / "run.json").read_text())
+    assert record["knobs"]["max_epochs"] == 2
+    assert record["network_def"]["channels"] == [8, 8, 12, 12]
+    assert json.loads((run_dir / "start_check.json").read_text())["schedule"] is None
+    assert [p.name[:11] for p in sorted((run_dir / "previews").iterdir())] == ["epoch_0001_", "epoch_0002_"]
     rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in rows] == [1, 2]
     for name in ("diffusion", "brain", "bone", "lesion", "masks", "total"):

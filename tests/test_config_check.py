@@ -22,6 +22,17 @@ def test_the_shipped_configs_have_no_fault(names: list[str]) -> None:
     assert find_fault(paths(names)) is None
 
 
+def test_several_processes_run_the_same_list_between_start_and_end_of_their_group() -> None:
+    single, several = (json.loads(p.read_text())["training"] for p in paths(["train", "multi_gpu_train"]))
+    assert several == [
+        "$roi_fusion.knobs.check_knobs()",
+        "$roi_fusion.training.start_process_group(@device)",
+        *single[1:],
+        "$torch.distributed.destroy_process_group()",
+    ]
+    assert single[0] == several[0]
+
+
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda p: p.stem)
 def test_the_shipped_configs_name_no_foreign_code(file: Path) -> None:
     assert foreign_code(json.loads(file.read_text())) == []

@@ -110,7 +110,7 @@ def _best_shift_mm(
     return np.asarray(steps) * np.asarray(spacing), best / start - 1
 
 
-def _cut_in_plane(head: np.ndarray, axes: Sequence[str], spacing: Sequence[float], depth_mm: float = 80.0) -> float:
+def _cut_in_plane(head: np.ndarray, axes: Sequence[str], spacing: Sequence[float], depth_mm: float = 70.0) -> float:
     """Length in mm over which the head touches the in-plane border in its worst slice, within `depth_mm` of its top.
 
     Farther down, nose and chin are cut in almost everybody, which harms nothing.
@@ -119,7 +119,7 @@ def _cut_in_plane(head: np.ndarray, axes: Sequence[str], spacing: Sequence[float
         head: 0/1, ``[X, Y, Z]``.
         axes: codes of the array axes, such as R, A, S.
         spacing: voxel size in mm.
-        depth_mm: from the top of the head; 80 mm end above the orbits.
+        depth_mm: from the top of the head; 70 mm end above the orbits.
     """
     vertical = next(i for i, code in enumerate(axes) if code in "SI")
     filled = np.flatnonzero(head.any(tuple(a for a in range(3) if a != vertical)))
@@ -196,7 +196,7 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
             flag("saturated", f"{100 * share:.1f} % of the head at the {name}'s highest value {volume[head].max():g}")
     codes = nib.aff2axcodes(np.asarray(loaded["image"].affine))
     cut = _cut_in_plane(head, codes, spacing)
-    if cut > 40:  # a head of 80 mm radius then loses 2.5 mm
+    if cut > 60:  # a head of 80 mm radius then loses 6 mm
         flag("truncated", f"above the orbits the head touches the border over {cut:.0f} mm")
     # Coarse copies do for finding flips and shifts, which move whole centimetres.
     thin = [max(1, round(3.0 / s)) for s in spacing[:2]]

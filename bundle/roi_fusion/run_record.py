@@ -81,6 +81,7 @@ def record_run(
         {
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "knobs": plain,
+            "network_def": cast(dict[str, Any], parser.config).get("network_def"),
             "loss_weights": loss.weights,
             "learning_rate_plan": plan.roi_fusion_plan,
             "git_commit": git_commit(bundle_root),

@@ -37,14 +37,27 @@ def unique_run_name(prefix: str = "roi_fusion") -> str:
     return f"{prefix}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}_{time.time_ns() % 10**6:06d}"
 
 
-def bundle_copy(bundle_root: str | Path, weights: str | Path, folder: str | Path) -> Path:
-    """A copy of what inference needs (configs, package, licence, these weights) as ``<folder>/bundle``."""
+def bundle_copy(bundle_root: str | Path, run_dir: str | Path, folder: str | Path) -> Path:
+    """A copy of what inference needs as ``<folder>/bundle``: configs, package, licence and the best weights of a training.
+
+    Network and noise schedule of ``inference.json`` become those that the training had.
+
+    Raises:
+        InputError: when the training has left no weights.
+    """
+    weights = Path(run_dir) / "model.pt"
+    if not weights.is_file():
+        raise InputError(f"register_model: wanted best weights at {weights}, found none (was there a validation?)")
     source, target = Path(bundle_root), Path(folder) / "bundle"
     for name in ("configs", "roi_fusion"):
         shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(source / "LICENSE", target / "LICENSE")
     (target / "models").mkdir()
     shutil.copy(weights, target / "models" / "model.pt")
+    run = json.loads((Path(run_dir) / "run.json").read_text())
+    config = json.loads((target / "configs" / "inference.json").read_text())
+    config.update({"network_def": run["network_def"], "scheduler": run["knobs"]["scheduler"]})
+    (target / "configs" / "inference.json").write_text(json.dumps(config, indent=4))
     return target
 
 
@@ -92,10 +105,19 @@ class TrackingHandler(MLFlowHandler):
         super().attach(engine)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._failed)
         # The first handler of this event that raises ends the others, and MONAI's StatsHandler raises.
-        handlers = engine._event_handlers[Events.EXCEPTION_RAISED]
-        handlers.insert(0, handlers.pop())
+        # The run is there before the doctor can stop the training at its start.
+        for event in (Events.EXCEPTION_RAISED, Events.STARTED):
+            handlers = engine._event_handlers[event]
+            handlers.insert(0, handlers.pop(next(i for i, h in enumerate(handlers) if h[0] in (self._failed, self.start))))
 
     def start(self, engine: Engine) -> None:
+        """Create a run of its own, and log knobs and tags."""
+        self._set_experiment()
+        assert self.experiment is not None
+        taken = {r.info.run_name for r in self.client.search_runs(self.experiment.experiment_id)}
+        if self.run_name in taken:
+            logger.warning("run_name: %s is taken in %s, this run gets a new name", self.run_name, self.experiment_name)
+            self.run_name = unique_run_name(self.run_name)
         super().start(engine)
         path = self.folder / "run.json"
         run = json.loads(path.read_text()) if path.is_file() else {}
@@ -152,14 +174,11 @@ class TrackingHandler(MLFlowHandler):
 
         from .tracked_model import FusionModel
 
-        weights = self.folder / "model.pt"
-        if not weights.is_file():
-            raise InputError(f"register_model: wanted best weights at {weights}, found none (was there a validation?)")
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(self.client.tracking_uri)
         try:
             with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self._run_id):
-                bundle = bundle_copy(self.bundle_root, weights, scratch)
+                bundle = bundle_copy(self.bundle_root, self.folder, scratch)
                 mlflow.pyfunc.log_model(
                     name="model", python_model=FusionModel(), artifacts={"bundle": str(bundle)}, code_paths=[str(bundle /
                     "roi_fusion")],
