@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test test-slow lint format clean
+.PHONY: env demo test test-slow test-label label lint format clean
 
 env: $(STAMP)
 
@@ -27,6 +27,30 @@ test: env
 test-slow: env
 	$(BIN)/python -m pytest -m slow
 
+# MONAI Label has an environment of its own: it needs older packages. torch goes first here too; monailabel without its own
+# requirements, because one of them (sam2) builds against a torch of its own choice and is not used (see label_requirements.py).
+LABEL := .venv-label
+LABEL_STAMP := $(LABEL)/.installed
+
+$(LABEL_STAMP): constraints-label.txt pyproject.toml scripts/label_requirements.py
+	test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt torch
+	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --no-deps monailabel
+	$(LABEL)/bin/python scripts/label_requirements.py > $(LABEL)/requirements.txt
+	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --requirement $(LABEL)/requirements.txt
+	$(LABEL)/bin/python tests/torchvision_shim.py
+	touch $(LABEL_STAMP)
+
+STUDIES ?=
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+label: $(LABEL_STAMP)
+	$(LABEL)/bin/python scripts/label_server.py $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT)
+
+test-label: $(LABEL_STAMP)
+	$(LABEL)/bin/python -m pytest -m label tests/test_label_app.py
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +61,4 @@ format: env
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LABEL) demo build dist .pytest_cache .mypy_cache .ruff_cache

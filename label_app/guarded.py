@@ -1,0 +1,194 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Keeps requests inside the studies' folder, and turns errors into one sentence with a 4xx code.
+
+The stock server joins names from requests to paths as they come (``PUT /datastore/?image=../../x`` writes outside the folder),
+reads any file whose path a request names, and answers bad input with 500.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from monai.transforms import LoadImage
+from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.utils.sessions import Sessions
+
+_MRI_FILES = ("mri.nii.gz", "mri.nii")
+_NO_STUDY = re.compile(r"(.+_)?(ct|lesion_mask|brain_mask|bone_mask)")
+
+
+class NotThere(Exception):
+    """A name that is not known: 404."""
+
+
+class RefusedPath(Exception):
+    """A name that leaves its folder: 400."""
+
+
+def stop(sentence: str) -> None:
+    """End the process at once: uvicorn would wrap an exit during its start in pages of traceback."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def plain_name(what: str, name: Any) -> str:
+    """`name`, when it is one that cannot leave a folder."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]*", name) or ".." in name:
+        raise RefusedPath(f"{what}: wanted a name of letters, digits, dots, blanks and dashes, came {name!r}")
+    return name
+
+
+def private_uploads() -> Path:
+    """Where this process keeps uploads from now on: a folder of its own, whose names no request can know beforehand."""
+    folder = Path(tempfile.mkdtemp(prefix="roi_fusion_label_")).resolve()
+    tempfile.tempdir = str(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+class Studies(LocalDatastore):
+    """A folder of studies: ``x_mri.nii.gz`` beside ``x_ct.nii.gz``, or ``<case>/mri.nii.gz`` beside ``<case>/ct.nii.gz``.
+
+    Only MRIs are studies. An id is the file's name without its ending, or the case's name.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder).resolve()
+        super().__init__(
+            str(self.folder),
+            extensions=("*.nii.gz", "*.nii", "*.nrrd"),
+            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+        )
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        case, _, name = file.rpartition("/")
+        return (case, f"/{name}") if case and name in _MRI_FILES else super()._to_id(file)
+
+    def _list_files(self, path: str, patterns: Any) -> dict[str, str]:
+        found = super()._list_files(path, patterns)
+        if Path(path).resolve() == self.folder:
+            found = {f: f for f in found if not _NO_STUDY.fullmatch(super(Studies, self)._to_id(f)[0])}
+            for name in _MRI_FILES:
+                found.update({f"{p.parent.name}/{name}": f"{p.parent.name}/{name}" for p in self.folder.glob(f"*/{name}")})
+        return found
+
+    def _remove_non_existing(self) -> int:
+        count = super()._remove_non_existing()
+        for image in [i for i in self._datastore.objects if _NO_STUDY.fullmatch(i)]:  # as a stock server or an upload adds it
+            del self._datastore.objects[image]
+            count += 1
+        return count
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        info = super().get_image_info(image_id)
+        return {**info, "name": info["name"].replace("/", "_")} if "name" in info else info
+
+    def get_ct_uri(self, name: str) -> str:
+        """The CT that a request names: ``x_ct`` or ``x_ct.nii.gz`` for that file, the name of a case for its CT."""
+        plain_name("ct", name)
+        for file in (name, f"{name}.nii.gz", f"{name}.nii", f"{name}/ct.nii.gz", f"{name}/ct.nii"):
+            if (self.folder / file).is_file():
+                return str(self.folder / file)
+        raise NotThere(f"ct: wanted a CT of the studies, found no {name}")
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        plain_name("image", image_id)
+        if not re.search(r"\.(nii|nii\.gz|nrrd)$", image_filename):
+            raise RefusedPath(f"image: wanted a file .nii.gz, .nii or .nrrd, came {Path(image_filename).suffix or 'none'}")
+        added = super().add_image(image_id, image_filename, image_info)
+        self.refresh()
+        return added
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        from roi_fusion.errors import InputError
+        from roi_fusion.transforms import CheckVolumesd
+
+        plain_name("tag", label_tag)
+        image_file = self.get_image_uri(image_id)
+        if not image_file:
+            raise NotThere(f"image: wanted the id of a study, came {image_id!r}")
+        load = LoadImage(image_only=True, ensure_channel_first=True)
+        try:
+            label = load(label_filename)
+        except Exception as e:  # readers raise whatever broken bytes lead them to
+            raise InputError(f"label: wanted a readable volume, came {type(e).__name__}") from e
+        image = load(image_file)
+        if label.shape != image.shape:
+            raise InputError(f"label: wanted the MRI's shape {tuple(image.shape[1:])}, came {tuple(label.shape[1:])}")
+        if not np.allclose(label.affine, image.affine, atol=1e-2):
+            raise InputError("label: wanted the MRI's orientation and position (affine), came another")
+        if label_tag == "final":
+            label.meta["filename_or_obj"] = "label"
+            CheckVolumesd("label")({"label": label})
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+
+class GuardedSessions(Sessions):
+    """Sessions whose ids are ids, and whose archives cannot write outside."""
+
+    def get_session(self, session_id: str, *args: Any, **kwargs: Any) -> Any:
+        return super().get_session(plain_name("session_id", session_id), *args, **kwargs)
+
+    def add_session(self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: Any = None) -> Any:
+        if uncompress and not data_file.lower().endswith(".zip"):  # unlike zip, tar keeps paths that lead outside
+            raise RefusedPath(f"files: wanted a .zip to unpack, came {Path(data_file).suffix or 'none'}")
+        return super().add_session(data_file, expiry, uncompress, session_id)
+
+
+class _RequestGuard:
+    """Answers 400 to a query that names a path, and 403 to web pages that this server did not serve.
+
+    MONAI Label lets every page that a reader has open talk to a server on the reader's own machine.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await (JSONResponse({"detail": refused[1]}, refused[0]) if refused else self.app)(scope, receive, send)
+
+    @staticmethod
+    def _refused(scope: Any) -> tuple[int, str] | None:
+        headers = {k.decode().lower(): v.decode(errors="replace") for k, v in scope["headers"]}
+        if urlsplit(headers.get("origin", "")).netloc not in ("", headers.get("host")):
+            return 403, f"origin: wanted a page of this server, came one of {headers['origin']}"
+        for name, value in parse_qsl(scope["query_string"].decode(errors="replace")):
+            if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
+                return 400, f"{name}: wanted the name of something in the studies, came the path {value!r}"
+        return None
+
+
+def guard_server(input_error: type[Exception]) -> None:
+    """Put the guard and the sentences into MONAI Label's running server."""
+    from monailabel.app import app
+
+    def sentence(status: int) -> Any:
+        async def answer(_: Request, error: Exception) -> JSONResponse:
+            broken = isinstance(error, json.JSONDecodeError)
+            text = "params: wanted JSON" if broken else getattr(error, "msg", None) or str(error)
+            return JSONResponse({"detail": text}, status)
+
+        return answer
+
+    assert isinstance(app, FastAPI)
+    app.middleware_stack = None  # built anew with these at the next request
+    app.add_middleware(_RequestGuard)
+    codes = {input_error: 422, RefusedPath: 400, json.JSONDecodeError: 400, NotThere: 404, MONAILabelException: 404}
+    for kind, status in codes.items():
+        app.add_exception_handler(kind, sentence(status))
