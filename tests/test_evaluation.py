@@ -24,6 +24,7 @@ from roi_fusion.evaluation import (
     write_tables,
 )
 from roi_fusion.inferers import PREDICTION_CHANNELS
+from roi_fusion.intensity import fusion_sources
 from test_results import INTENSITY
 
 
@@ -48,7 +49,8 @@ def prediction(case: dict, fused: torch.Tensor, probability: torch.Tensor) -> to
 def test_rows_of_a_case() -> None:
     case = item()
     image = case["image"].as_tensor()
-    paste = torch.where(case["bone"] > 0, image[1:], image[:1])
+    mri, ct = (v[0] for v in fusion_sources(image[None]))
+    paste = torch.where(case["bone"] > 0, ct, mri)
     rows = CaseMetrics(threshold=torch.tensor([0.5])).measure(case, prediction(case, paste, case["label"].float()))
     by_method = {r["method"]: r for r in rows}
     assert list(by_method) == ["roi_fusion", "average", "maximum", "paste", "target"]

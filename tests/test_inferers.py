@@ -9,6 +9,7 @@ from monai.networks.schedulers import DDIMScheduler
 from roi_fusion.diffusion import make_scheduler
 from roi_fusion.errors import InputError
 from roi_fusion.inferers import PREDICTION_CHANNELS, SamplingInferer, entropy_bits
+from roi_fusion.intensity import fusion_sources
 from roi_fusion.network import RoiFusionNet
 from roi_fusion.training import DenoisingModel, make_ema
 
@@ -34,7 +35,8 @@ def test_channels_are_what_they_say(net: RoiFusionNet, image: torch.Tensor) -> N
     out = SamplingInferer(make_scheduler(), num_inference_steps=3, num_samples=4)(image, net)
     assert out.shape == (1, len(PREDICTION_CHANNELS), 32, 40, 4)
     channel = dict(zip(PREDICTION_CHANNELS, out[0]))
-    blend = channel["provenance"] * image[0, 0] + (1 - channel["provenance"]) * image[0, 1]
+    mri, ct = (v[0, 0] for v in fusion_sources(image))
+    blend = channel["provenance"] * mri + (1 - channel["provenance"]) * ct
     assert torch.allclose(channel["fused"][4:], (blend + channel["residual"])[4:], atol=1e-5)
     assert (channel["fused"][:4] == 0).all()
     assert (channel["residual"][:4] == 0).all()

@@ -3,7 +3,18 @@ from __future__ import annotations
 
 import torch
 
-from roi_fusion.intensity import HU_POINTS, SCALED_POINTS, IntensityMap, compand_hu, expand_hu, soft_knee, undo_soft_knee
+from roi_fusion.intensity import (
+    HU_POINTS,
+    SCALED_POINTS,
+    IntensityMap,
+    brighten_bone,
+    compand_hu,
+    expand_hu,
+    fusion_sources,
+    soft_knee,
+    undo_brighten_bone,
+    undo_soft_knee,
+)  # fmt: skip
 
 
 def test_companding_goes_through_its_points_and_back() -> None:
@@ -50,3 +61,21 @@ def test_mri_units_come_back() -> None:
     normalised = (scaled - 0.5) / 0.2
     assert torch.allclose(intensity.normalised_to_mri_units(normalised), mri, rtol=1e-4, atol=1e-2)
     assert torch.allclose(intensity.normalised_to_mri_scale(normalised), scaled)
+
+
+def test_the_ct_of_a_fused_volume_is_monotone_invertible_and_bright_in_bone() -> None:
+    ct = torch.linspace(-4, 6, 2001)
+    fused = brighten_bone(ct)
+    assert (fused.diff() > 0).all()
+    assert torch.allclose(undo_brighten_bone(fused), ct, atol=1e-5)
+    assert torch.equal(fused[ct < -0.3], ct[ct < -0.3])
+    assert brighten_bone(torch.tensor(2.1)) > 3
+
+
+def test_the_sources_of_a_fused_volume_end_at_the_head() -> None:
+    image = torch.randn(1, 2, 6, 6, 2)
+    image[:, :, :3] = 0
+    mri, ct = fusion_sources(image)
+    assert torch.equal(mri, image[:, :1])
+    assert not ct[:, :, :3].any()
+    assert torch.equal(ct[:, :, 3:], brighten_bone(image[:, 1:, 3:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from roi_fusion.intensity import fusion_sources
 from roi_fusion.network import OUTPUT_CHANNELS, RAW_CHANNELS, RoiFusionNet
 
 
@@ -39,7 +40,8 @@ def test_the_fused_image_is_a_gated_blend_plus_a_bounded_residual(net: RoiFusion
     fused, gate = out[:, :1], out[:, 4:]
     assert gate.min() >= 0
     assert gate.max() <= 1
-    blend = gate * image[:, :1] + (1 - gate) * image[:, 1:]
+    mri, ct = fusion_sources(image)
+    blend = gate * mri + (1 - gate) * ct
     assert (fused - blend).abs().max() <= net.residual_bound + 1e-6
     assert (fused[:, :, :3] == 0).all()  # outside the head
     large = net.compose(image, torch.full((1, 5, 32, 32, 4), 50.0))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from monai.networks.schedulers import DDIMScheduler, RFlowScheduler
 
 from .errors import InputError
+from .intensity import fusion_sources
 
 __all__ = [
     "Level",
@@ -139,13 +140,16 @@ def brain_region(brain: torch.Tensor, ct_roi: torch.Tensor) -> torch.Tensor:
 
 
 def fusion_target(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """F* = K·C + (1 - K)·M inside the head, 0 outside: CT in bone, blood and calcium, MRI elsewhere.
+    """F* = K·C' + (1 - K)·M inside the head, 0 outside: CT in bone, blood and calcium, MRI elsewhere.
+
+    C' is the CT as :func:`~roi_fusion.intensity.fusion_sources` gives it.
 
     Args:
         image: normalised MRI and CT ``[B, 2, X, Y, Z]``, 0 outside the head.
         weight: K from :func:`ct_weight`.
     """
-    return weight * image[:, 1:2] + (1 - weight) * image[:, 0:1]
+    mri, ct = fusion_sources(image)
+    return weight * ct + (1 - weight) * mri
 
 
 def lesion_state(lesion: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Intensity maps and their inverses: HU companding, the soft knee of the MRI scale, and the way back to MRI units.
+"""Intensity maps and their inverses: HU companding, the soft knee of the MRI scale, the CT's place in the fused volume, and the
+way back to MRI units.
 
 A volume passes through scaled units ([0.05, 1] for ordinary tissue, see ``preprocessing`` in the configs) to normalised
 units (mean 0, standard deviation 1 over the head, exactly 0 outside). :class:`IntensityMap` holds one case's constants.
@@ -12,12 +13,41 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["HU_POINTS", "SCALED_POINTS", "IntensityMap", "compand_hu", "expand_hu", "soft_knee", "undo_soft_knee"]
+__all__ = [
+    "HU_POINTS", "SCALED_POINTS", "IntensityMap", "brighten_bone", "compand_hu", "expand_hu", "fusion_sources", "soft_knee",
+    "undo_brighten_bone", "undo_soft_knee",
+]  # fmt: skip
 
 #: Fixed points of the companding: air, fat, water, blood, spongy bone and dense bone; brain (0…80 HU) gets a third of the
 #: range. A plain window of ±1000 HU would leave grey and white matter 0.004 apart.
 HU_POINTS = (-1000.0, -100.0, 0.0, 80.0, 300.0, 1500.0)
 SCALED_POINTS = (0.05, 0.15, 0.25, 0.60, 0.72, 1.0)
+
+
+def brighten_bone(ct: torch.Tensor) -> torch.Tensor:
+    """Normalised CT → its value in the fused volume: monotone and piecewise linear, the identity up to brain tissue.
+
+    It does what the brain window does on a reading screen. After normalisation dense bone lies at 1.4 to 2.1 standard
+    deviations, as bright as ordinary MRI tissue, and a fused skull would be grey. Here ordinary brain (35 HU, -0.3) stays, acute
+    blood (80 HU, 0.6) goes to 2.3, and 1000 HU (2.1) to 3.3, beside the MRI's 99th percentile (3 over phantoms).
+    """
+    return ct + 1.9 * (ct + 0.3).clamp(min=0) - 2.23 * (ct - 0.6).clamp(min=0)
+
+
+def undo_brighten_bone(fused: torch.Tensor) -> torch.Tensor:
+    """Inverse of :func:`brighten_bone`."""
+    return fused + (1 / 2.9 - 1) * (fused + 0.3).clamp(min=0) + (1 / 0.67 - 1 / 2.9) * (fused - 2.31).clamp(min=0)
+
+
+def fusion_sources(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a fused volume is blended from: the normalised MRI and the CT by :func:`brighten_bone`, each ``[B, 1, X, Y, Z]`` and 0
+    outside the head.
+
+    Args:
+        image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
+    """
+    head = (image != 0).any(dim=1, keepdim=True).to(image.dtype)
+    return image[:, 0:1], brighten_bone(image[:, 1:2]) * head
 
 
 def _interpolate(x: torch.Tensor, xs: Sequence[float], ys: Sequence[float]) -> torch.Tensor:
@@ -101,5 +131,5 @@ class IntensityMap:
         return x * self.mri_std + self.mri_mean
 
     def normalised_to_ct_scale(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalised units → companded CT units, in which metrics compare (data range 1)."""
+        """Normalised CT → companded CT units, in which metrics compare (data range 1)."""
         return x * self.ct_std + self.ct_mean

@@ -13,6 +13,7 @@ from torch import nn
 
 from .diffusion import brain_region, ct_weight, fusion_target, lesion_state
 from .errors import InputError
+from .intensity import fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 
 __all__ = ["COMPONENTS", "PRESETS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
@@ -158,7 +159,7 @@ class RoiFusionLoss(nn.Module):
         self.components = {
             "diffusion": ((square + 0.25 * state) * head).sum() / over_head,
             "brain": brain_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain).mean(),
-            "bone": regional_ssim_loss(scaled(fused, "ct"), scaled(image[:, 1:], "ct"), bone).mean(),
+            "bone": regional_ssim_loss(scaled(undo_brighten_bone(fused), "ct"), scaled(image[:, 1:], "ct"), bone).mean(),
             "lesion": self._lesion(lesion_logit, label, known),
             "masks": self.dice_ce(brain_logit, intracranial)
             + self.dice_ce(bone_logit, bone)
@@ -182,6 +183,7 @@ class RoiFusionLoss(nn.Module):
     ) -> torch.Tensor:
         """Cross entropy of the gate against the target's own share of the MRI, and the mean square of the residual."""
         gate = gate.clamp(1e-4, 1 - 1e-4)
-        residual = fused - (gate * image[:, :1] + (1 - gate) * image[:, 1:])
+        mri, ct = fusion_sources(image)
+        residual = fused - (gate * mri + (1 - gate) * ct)
         error = F.binary_cross_entropy(gate, 1 - weight, reduction="none") + residual**2
         return (error * head).sum() / head.sum().clamp(min=1)

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from .diffusion import fusion_target
 from .errors import InputError
-from .intensity import IntensityMap
+from .intensity import IntensityMap, fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 
 __all__ = [
@@ -302,13 +302,16 @@ class FusionMetrics(Cumulative):
         fused, image, brain, bone, head = (t[box] for t in (fused, image, brain, bone, head))
         mri, ct = image[:, :1], image[:, 1:]
         in_mri, in_ct = intensity.normalised_to_mri_scale, intensity.normalised_to_ct_scale
-        pairs = {"brain": (in_mri(fused), in_mri(mri), brain), "bone": (in_ct(fused), in_ct(ct), bone)}
+        pairs = {
+            "brain": (in_mri(fused), in_mri(mri), brain),
+            "bone": (in_ct(undo_brighten_bone(fused) * head), in_ct(ct), bone),
+        }
         row = {f"{n}_ssim": regional_ssim(*p, data_range=1.0) for n, p in pairs.items()}
         row.update({f"{n}_ssim_context": regional_ssim(*p, data_range=1.0, context=True) for n, p in pairs.items()})
         row.update({f"{n}_psnr": regional_psnr(*p, data_range=1.0) for n, p in pairs.items()})
         whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
         row["global_ssim"] = (whole[0] + whole[1]) / 2
-        row["seam_ratio"] = seam_ratio(fused, mri, ct, bone)
+        row["seam_ratio"] = seam_ratio(fused, *fusion_sources(image), bone)
         values = {name: float(row[name]) for name in self.names}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values
@@ -382,7 +385,7 @@ def baselines(image: torch.Tensor, bone: torch.Tensor, weight: torch.Tensor) -> 
         bone: 0/1, ``[B, 1, X, Y, Z]``.
         weight: K, the share of the CT in the target.
     """
-    mri, ct = image[:, :1], image[:, 1:]
+    mri, ct = fusion_sources(image)
     return {
         "average": (mri + ct) / 2,
         "maximum": torch.maximum(mri, ct),

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .intensity import fusion_sources
+
 __all__ = ["OUTPUT_CHANNELS", "RAW_CHANNELS", "RoiFusionNet"]
 
 #: Channels of ``forward`` and ``denoise``.
@@ -142,8 +144,9 @@ class _Pyramid(nn.Module):
 class RoiFusionNet(nn.Module):
     """Predicts the clean state x₀ = [F, S] from a noisy one and the image pair.
 
-    The fused image is a gated blend plus a bounded residual, ``F = g·M + (1 - g)·C + ρ·tanh(r)``: detail passes at full
-    resolution, the gate g is the share of the MRI, and ρ bounds what can come from neither. S = 2·p - 1 is the lesion map,
+    The fused image is a gated blend plus a bounded residual, ``F = g·M + (1 - g)·C' + ρ·tanh(r)``: detail passes at full
+    resolution, the gate g is the share of the MRI, ρ bounds what can come from neither, and C' is the CT with its bone
+    brightened (:func:`~roi_fusion.intensity.brighten_bone`). S = 2·p - 1 is the lesion map,
     p the lesion probability. A fixed layer adds a stroke window of the CT (20…60 HU) to the input.
 
     Args:
@@ -264,7 +267,8 @@ class RoiFusionNet(nn.Module):
         gate = torch.sigmoid(raw[:, 3:4])
         residual = self.residual_bound * torch.tanh(raw[:, 4:5])
         head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
-        fused = (gate * image[:, 0:1] + (1 - gate) * image[:, 1:2] + residual) * head
+        mri, ct = fusion_sources(image)
+        fused = (gate * mri + (1 - gate) * ct + residual) * head
         return torch.cat([fused, raw[:, 0:3], gate], dim=1)
 
     def denoise(self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
