@@ -123,21 +123,17 @@ class Train(BundleTrainTask):
         knobs = {k: first_of(v) if k == "preset" else v for k, v in request.items() if k in _TRAIN_KNOBS and v is not None}
         allowed = {"multi_gpu": False, "max_epochs": 20, "val_split": 0.2}
         allowed |= {k: first_of(request[k]) for k in _TRAIN_KEYS if k in request}
+        knobs["max_epochs"] = allowed["max_epochs"]
         for name, value in knobs.items():
-            if isinstance(value, str) and name != "preset":
-                raise InputError(f"{name}: wanted a number, came {value!r}")
-        check_config({**knobs, "max_epochs": allowed["max_epochs"]}, set())
+            if isinstance(value, str) and (name != "preset" or value[:1] in "$@%"):  # the config would evaluate it
+                raise InputError(f"{name}: wanted a {'preset' if name == 'preset' else 'number'}, came {value!r}")
+        check_config(knobs, set())
         if not isinstance(allowed["val_split"], (int, float)) or not 0 <= allowed["val_split"] < 1:
             raise InputError(f"val_split: wanted a share from 0 to below 1, came {allowed['val_split']!r}")
         if allowed.get("device") is not None:
             check_device(allowed["device"])
-        # A short training would end in a warm-up of the default length.
-        self._knobs = {
-            "warmup_steps": 10,
-            **knobs,
-            "output_dir": str(run_dir(self.bundle)),
-            "publish_dir": str(self.bundle / "models"),
-        }
+        folders = {"output_dir": str(run_dir(self.bundle)), "publish_dir": str(self.bundle / "models")}
+        self._knobs = {"warmup_steps": 10, **knobs, **folders}  # a short training would end within the default warm-up
         if request.get("pretrained", True) is not False:
             self._knobs["initial_weights"] = str(self.bundle / "models" / "model.pt")
         return super().__call__({**allowed, "tracking": ""}, datastore)

@@ -15,6 +15,7 @@ from roi_fusion.export import FORMATS, TOLERANCE, export_model
 from roi_fusion.network import RoiFusionNet
 from roi_fusion.prediction import prepare
 from roi_fusion.resume import load_weights
+from test_prediction import examples, run_examples
 
 SHIPPED = BUNDLE / "models" / "model.pt"
 
@@ -38,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_command_writes_a_file_that_equals_the_network(
     file_format: str, weights: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"model{FORMATS[file_format]}"
+    path = tmp_path / "bundle" / "models" / f"model{FORMATS[file_format]}"
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "export_model.py"), file_format, "--output", str(path),
          "--checkpoint", str(weights)],
@@ -60,6 +61,7 @@ def test_one_command_writes_a_file_that_equals_the_network(
             result = session.run(["pred"], {"image": image.numpy()})[0]
     assert result.shape == eager.shape
     assert np.abs(result - eager).max() <= TOLERANCE
+    run_examples(tmp_path, tiny_dataset, weights, examples(file_format) + "assert pred.shape[:2] == (1, 5)")
 
 
 def test_a_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

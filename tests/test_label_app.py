@@ -408,6 +408,8 @@ def test_submitting_scoring_and_training(server: Server, data: Path, work: Path)
     [
         ({"learning_rate": "$__import__('os')"}, "learning_rate: wanted a number"),
         ({"max_epochs": 0}, "max_epochs: wanted a whole number of 1 or more"),
+        ({"max_epochs": "$1"}, "max_epochs: wanted a number"),
+        ({"preset": "$1"}, "preset: wanted a preset"),
         ({"val_split": 2}, "val_split: wanted a share"),
         ({"preset": "strok"}, "preset: wanted one of"),
         ({"device": "$1"}, "device: wanted one of"),

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +118,34 @@ def test_a_broken_volume_is_one_sentence(bundle: Path, tiny_dataset: Path, tmp_p
     (tmp_path / "mri.nii.gz").write_bytes(b"no nifti")
     with pytest.raises(InputError, match=r"mri\.nii\.gz: wanted a readable volume"):
         roi_fusion.predict(tmp_path / "mri.nii.gz", ct, bundle_root=bundle, **FAST)
+
+
+def examples(tag: str = "") -> str:
+    """The Python blocks of docs/python.md, those with `tag` behind the language."""
+    text = (BUNDLE / "docs" / "python.md").read_text()
+    return "\n".join(re.findall(rf"^```python{tag and ' ' + tag}\n(.*?)^```", text, flags=re.M | re.S))
+
+
+def run_examples(folder: Path, dataset: Path, weights: Path, code: str) -> None:
+    """Run code in a folder with the bundle, its weights and a pair, as the document says."""
+    shutil.copytree(BUNDLE / "roi_fusion", folder / "bundle" / "roi_fusion", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(BUNDLE / "configs", folder / "bundle" / "configs")
+    (folder / "bundle" / "models").mkdir(exist_ok=True)
+    shutil.copy(weights, folder / "bundle" / "models" / "model.pt")
+    for path in pair(dataset):
+        shutil.copy(path, folder)
+    environment = {**os.environ, "PYTHONPATH": str(folder / "bundle")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_documented_examples_run(tiny_dataset: Path, tmp_path: Path) -> None:
+    """`predict`, `Predictor`, `monai.bundle.load` and `create_workflow`."""
+    torch.save(RoiFusionNet().state_dict(), tmp_path / "weights.pt")
+    checks = "assert fused.shape == image.shape[2:]; assert roi_fusion.__file__.startswith(__import__('os').getcwd())"
+    run_examples(tmp_path, tiny_dataset, tmp_path / "weights.pt", examples() + checks)
+    folder = tmp_path / "results"
+    assert all((folder / tmp_path.name / f"{stem}.nii.gz").is_file() for stem, _ in RESULT_FILES.values())
 
 
 def test_monai_bundle_load(bundle: Path, tiny_dataset: Path) -> None:

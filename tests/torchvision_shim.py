@@ -1,9 +1,9 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """For the MONAI Label environment of a machine with a CPU torch and no CPU torchvision: let PyPI's CUDA build import.
 
-MONAI Label imports ``torchvision.utils`` (pictures of pathology) at its start. The registry's Linux wheel is a CUDA build: beside
-a CPU torch its C++ operators do not load, and the import ends at ``operator torchvision::nms does not exist``. Declaring those
-operators, with no code behind them, is enough for everything written in Python; calling one is an error, nothing here does.
+MONAI Label imports ``torchvision.utils`` (pictures of pathology) at its start. The registry's Linux wheel is a CUDA build:
+beside a CPU torch its C++ operators do not load, and the import ends at ``operator torchvision::nms does not exist``. Declaring
+those operators, with no code behind them, is enough for what is written in Python; calling one is an error, nothing here does.
 
 Run as a script by the Makefile in that environment: it does nothing where torchvision imports, and else installs itself there.
 No part of the bundle or of the label app knows of it.

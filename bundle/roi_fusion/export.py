@@ -69,6 +69,8 @@ def _write_onnx(network: RoiFusionNet, path: Path) -> Callable[[torch.Tensor], t
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise InputError(f"format: wanted the packages onnx, onnxscript and onnxruntime for onnx, found no {e.name}") from None
+    # It warns of every operator of torchvision, which nothing here needs.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     axes = {0: "batch", 2: "x", 3: "y", 4: "z"}
     program = torch.onnx.export(
         network, (torch.zeros(_TRACED),), dynamo=True, input_names=["image"], output_names=["pred"],

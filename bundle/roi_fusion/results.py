@@ -50,7 +50,8 @@ class FusionResultd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        pred, image = d[self.keys[0]], torch.as_tensor(d["image"])
+        # MONAI Label leaves the prediction on the device and the case's volumes on the CPU.
+        pred, image = d[self.keys[0]].cpu(), torch.as_tensor(d["image"]).cpu()
         channel = {n: torch.as_tensor(pred[i : i + 1]) for i, n in enumerate(PREDICTION_CHANNELS)}
         intensity = IntensityMap.from_case(d["intensity"])
         head = (image != 0).any(dim=0, keepdim=True)

@@ -1,0 +1,133 @@
+#!/usr/bin/env python
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Do over REST what an annotator does with the MONAI Label server: next study, lesion, correction, training, lesion again.
+
+Run it in the environment of `make label`, against its phantom studies: their true masks play the annotator.
+"""
+
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+import requests
+
+from _cli import main
+from roi_fusion.errors import InputError
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+class Client:
+    """The few requests that the walk needs; errors are the server's own sentences."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> requests.Response:
+        try:
+            answer = requests.request(method, self.address + path, timeout=3600, **kwargs)
+        except requests.ConnectionError:
+            raise InputError(f"address: wanted a running server, found none at {self.address} (make label)") from None
+        if answer.status_code != 200:
+            raise InputError(f"{path}: {answer.json().get('detail', answer.text)}")
+        return answer
+
+    def next_study(self) -> dict[str, Any]:
+        return self._send("POST", "/activelearning/uncertainty", json={}).json()
+
+    def infer(self, study: str, kind: str) -> np.ndarray:
+        query = {"image": study, "output": "image"}
+        answer = self._send("POST", "/infer/lesion", params=query, data={"params": json.dumps({"kind": kind})})
+        return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
+
+    def submit(self, study: str, label: Path) -> None:
+        self._send("PUT", "/datastore/label", params={"image": study}, files={"label": (label.name, label.read_bytes())})
+
+    def train(self, **knobs: Any) -> None:
+        self._send("POST", "/train/lesion", json=knobs)
+        while (task := self._send("GET", "/train/").json())["status"] in ("SUBMITTED", "RUNNING"):
+            time.sleep(2)
+        if task["status"] != "DONE":
+            raise InputError(f"training: {task['details'][-1] if task['details'] else task['status']}")
+
+
+def dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    total = float((prediction > 0).sum() + (truth > 0).sum())
+    return 2 * float(((prediction > 0) & (truth > 0)).sum()) / total if total else float("nan")
+
+
+def picture(path: Path, mri: np.ndarray, ct: np.ndarray, truth: np.ndarray, before: dict, after: dict) -> None:
+    """One slice of a study: sources and truth above, the answers before and after the training below."""
+    z = int(truth.sum((0, 1)).argmax())
+    top = float(np.percentile(mri[..., z], 99.5))
+    panels = [
+        ("MRI, true lesion", mri, truth, (0, top)), ("CT", ct, None, (-20, 100)),
+        ("fused", before["fused"], None, (0, top)), ("uncertainty, bits", before["uncertainty"], None, (0, 1)),
+        (f"lesion before: Dice {dice(before['lesion'], truth):.2f}", mri, before["lesion"], (0, top)),
+        (f"lesion after: Dice {dice(after['lesion'], truth):.2f}", mri, after["lesion"], (0, top)),
+        ("fused after", after["fused"], None, (0, top)), ("uncertainty after, bits", after["uncertainty"], None, (0, 1)),
+    ]  # fmt: skip
+    figure, axes = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
+    for axis, (title, volume, mask, (low, high)) in zip(axes.flat, panels):
+        colours = "magma" if "bits" in title else "gray"
+        axis.imshow(np.rot90(volume[..., z]), cmap=colours, vmin=low, vmax=high)
+        if mask is not None and mask[..., z].any():
+            axis.contour(np.rot90(mask[..., z]), [0.5], colors="tab:red", linewidths=1)
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def walk(
+    studies: str = "label_work/phantoms",
+    address: str = "http://127.0.0.1:8000",
+    output: str = "label_work/walk.png",
+    labels: int = 2,
+    max_epochs: int = 10,
+) -> None:
+    """Submit the lesions of the studies that the model knows least, train, and picture a study before and after.
+
+    Args:
+        studies: the folder that the server was started with, of <case>/{mri,ct,lesion_mask}.nii.gz.
+        address: of the server.
+        output: picture to write.
+        labels: studies to submit.
+        max_epochs: epochs to train.
+    """
+    client, kinds = Client(address), ("lesion", "fused", "uncertainty")
+    seen: list[str] = []
+    before: dict[str, np.ndarray] = {}
+    for _ in range(labels):
+        study = client.next_study()
+        if not study:
+            break
+        mask = Path(studies) / study["id"] / "lesion_mask.nii.gz"
+        if not mask.is_file():
+            raise InputError(f"studies: wanted the true lesion to play the annotator, found no {mask}")
+        print(f"next study: {study['id']}, entropy {study['uncertainty']['bit_ml']:.1f} bit mL")
+        if not seen:
+            before = {kind: client.infer(study["id"], kind) for kind in kinds}
+        client.submit(study["id"], mask)
+        seen.append(study["id"])
+    if not seen:
+        raise InputError("studies: wanted at least one without a submitted label, came none")
+    print(f"training {max_epochs} epochs on {len(seen)} submitted labels ...", flush=True)
+    client.train(max_epochs=max_epochs, val_split=0)
+    after = {kind: client.infer(seen[0], kind) for kind in kinds}
+    mri, ct, truth = (
+        np.asarray(nib.load(Path(studies) / seen[0] / f"{n}.nii.gz").dataobj) for n in ("mri", "ct", "lesion_mask")
+    )
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    picture(Path(output), mri, ct, truth, before, after)
+    print(f"{seen[0]}: Dice {dice(before['lesion'], truth):.2f} before, {dice(after['lesion'], truth):.2f} after; {output}")
+
+
+if __name__ == "__main__":
+    main(walk)
