@@ -26,12 +26,14 @@ def spacing_mm(affine: np.ndarray) -> np.ndarray:
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
-def same_grid(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray) -> bool:
-    """Whether two grids agree to a hundredth of a millimetre in the corners."""
+def same_grid(
+    shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray, tolerance_mm: float = 1e-2
+) -> bool:
+    """Whether two grids have one shape and agree to `tolerance_mm` in the corners."""
     if tuple(shape) != tuple(other_shape):
         return False
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [*shape, 1]
-    return bool(np.abs(corners @ (np.asarray(affine) - np.asarray(other_affine)).T).max() < 1e-2)
+    return bool(np.abs(corners @ (np.asarray(affine) - np.asarray(other_affine)).T).max() < tolerance_mm)
 
 
 def thick_axis_order(affine: np.ndarray) -> list[int]:
@@ -91,7 +93,11 @@ def resample(
     to_index = np.linalg.inv(affine) @ (np.eye(4) if matrix is None else matrix) @ target_affine
     source = array
     if not nearest:
-        step = np.abs(to_index[:3, :3]).max(1)  # voxels of the array a voxel of the result
+        target = target_affine[:3, :3] if matrix is None else matrix[:3, :3] @ target_affine[:3, :3]
+        along = np.abs(affine[:3, :3].T @ target / np.linalg.norm(target, axis=0)).argmax(
+            1
+        )  # the axis nearest to each of the array's
+        step = np.linalg.norm(target, axis=0)[along] / spacing_mm(affine)  # voxels of the array a voxel of the result
         sigma = [(s - 1) / 2 if s > 1.3 else 0.0 for s in step]
         source = ndimage.gaussian_filter(array.astype(np.float32), sigma) if any(sigma) else array.astype(np.float32)
     padded = np.pad(source, 1, mode="edge")  # the outer half of a border voxel belongs to the field of view

@@ -20,14 +20,17 @@ CONTRAST_ORDER = ("mri", "adc", "dwi", "flair", "t2", "t1", "")
 _ROLES = {
     "ct": "CT", "mri": "MRI", "lesion_mask": "lesion mask", "brain_mask": "brain mask", "bone_mask": "bone mask",
 }  # fmt: skip
-_WORDS = {
+_IMAGE_WORDS = {
     "ct": "ct", "ncct": "ct", "mri": "mri", "mr": "mri", "adc": "mri", "dwi": "mri", "trace": "mri", "flair": "mri",
     "t2": "mri", "t2w": "mri", "t1": "mri", "t1w": "mri",
-    "lesion": "lesion_mask", "lesions": "lesion_mask", "infarct": "lesion_mask",
-    "mask": "lesion_mask", "msk": "lesion_mask", "seg": "lesion_mask", "label": "lesion_mask", "roi": "lesion_mask",
-    "brain": "brain_mask", "synthstrip": "brain_mask", "bone": "bone_mask", "skull": "bone_mask",
 }  # fmt: skip
-_MASK_FIRST = ("bone_mask", "brain_mask", "lesion_mask")  # of "brain_mask" and "ct_lesion" the mask's word counts
+_MASK_WORDS = {
+    "lesion": "lesion_mask", "lesions": "lesion_mask", "infarct": "lesion_mask", "bone": "bone_mask", "skull": "bone_mask",
+    "brain": "brain_mask", "synthstrip": "brain_mask",
+}  # fmt: skip
+_MASKS = ("lesion_mask", "bone_mask", "brain_mask")  # of "brain_lesion_mask" the first counts
+#: Alone they mean the lesion; behind a word of _MASK_WORDS they say no more than it.
+_ANY_MASK = {"mask", "masks", "msk", "seg", "label", "roi"}
 _NO_PAIR_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "perf", "pwi", "swi", "mra", "tof", "sbref", "bold"}
 
 
@@ -116,21 +119,42 @@ def contrast_of(text: str) -> str:
     return ""
 
 
+def _tail(words: Sequence[str]) -> tuple[int, str]:
+    """How many words at the end of a name tell a role, and that role; ``(0, "")`` where the last one tells none.
+
+    What stands before belongs to the case, even where it reads like a role: ``brain_01_ct``, ``label_lesion_mask``.
+    """
+    lower = [w.lower() for w in words]
+    if lower[-1] in _IMAGE_WORDS:
+        return 1, _IMAGE_WORDS[lower[-1]]
+    count = 1 if lower[-1] in _ANY_MASK else 0
+    role = "lesion_mask" if count else ""
+    if len(lower) > count and lower[-1 - count] in _MASK_WORDS:
+        role, count = _MASK_WORDS[lower[-1 - count]], count + 1
+    if count and len(lower) > count + 1 and lower[-1 - count] in _IMAGE_WORDS:  # x_adc_lesion_mask
+        count += 1
+    return count, role
+
+
+def _case_name(words: Sequence[str]) -> str:
+    """A name without its role; empty where it is nothing but a role."""
+    return "_".join(words[: len(words) - _tail(words)[0]])
+
+
 def _part(path: Path) -> _Part | None:
     """What a volume file is, by its name; None where the name tells nothing or something that is no part of a pair."""
     entities = [e for e in _stem(path).split("_") if not re.match(r"(sub|ses|space|run)-", e)]
     words = re.split(r"[^a-z0-9]+", "_".join(entities).lower())
     if _NO_PAIR_WORDS & set(words):
         return None
-    roles = {_WORDS[w] for w in words if w in _WORDS}
-    for role in _MASK_FIRST:
-        if role in roles:
-            return _Part(path, role)
-    if "ct" in roles:
-        return _Part(path, "ct")
-    if "mri" in roles:
-        return _Part(path, "mri", contrast_of("_".join(words)) or "mri")
-    return None
+    _, role = _tail(words)
+    if not role:  # ct_thin, lesion_r1
+        masks = {_MASK_WORDS.get(w, "lesion_mask") for w in words if w in _MASK_WORDS or w in _ANY_MASK}
+        images = {_IMAGE_WORDS[w] for w in words if w in _IMAGE_WORDS}
+        role = next((r for r in (*_MASKS, "ct", "mri") if r in masks | images), "")
+    if role == "mri":
+        return _Part(path, role, contrast_of("_".join(words)) or "mri")
+    return _Part(path, role) if role else None
 
 
 def _case(name: str, parts: Sequence[_Part], contrast: str, notes: Sequence[str] = ()) -> CaseSource:
@@ -175,23 +199,23 @@ def _folders(root: Path, pattern: str = "*") -> list[Path]:
 
 
 def _find_cases(root: Path, contrast: str) -> list[CaseSource]:
+    tried: list[list[CaseSource]] = []
     for base in (root, root / "preproc"):
         groups = [(f.name, _parts(_volumes(f))) for f in _folders(base)]
         cases = [_case(name, parts, contrast) for name, parts in groups if any(p.role in ("ct", "mri") for p in parts)]
         if any(c.refused is None for c in cases):
             return cases
-    return cases
+        tried.append(cases)
+    return max(tried, key=len)
 
 
 def _find_flat(root: Path, contrast: str) -> list[CaseSource]:
     groups: dict[str, list[_Part]] = {}
     for path in _volumes(root):
         words = re.split(r"[_-]", _stem(path))
-        while words and words[-1].lower() in _WORDS:
-            words.pop()
         part = _part(path)
         if part is not None:
-            groups.setdefault("_".join(words) or root.name, []).append(part)
+            groups.setdefault(_case_name(words) or root.name, []).append(part)
     return [_case(name, parts, contrast) for name, parts in sorted(groups.items())]
 
 
@@ -204,7 +228,7 @@ def _find_bids(root: Path, contrast: str, pattern: str = "sub-*") -> list[CaseSo
     cases = []
     for subject in _folders(raw, pattern):
         derived = {p for d in tops for folder in d.rglob(subject.name) if folder.is_dir() for p in _volumes(folder, deep=True)}
-        masks = [p for p in _parts(sorted(derived)) if p.role in _MASK_FIRST]
+        masks = [p for p in _parts(sorted(derived)) if p.role in _MASKS]
         images = _parts(_volumes(subject, deep=True))
         sessions = {s.name: [p for p in images if s in Path(str(p.source)).parents] for s in _folders(subject, "ses-*")}
         whole = {n: s for n, s in sessions.items() if {"ct", "mri"} <= {p.role for p in s}}
@@ -228,21 +252,17 @@ def _find_apis(root: Path, contrast: str) -> list[CaseSource]:
             continue
         groups: dict[str, list[_Part]] = {}
         for name, folder in folders.items():
-            words = re.split(r"[^a-z0-9]+", name)
-            roles = [_WORDS[w] for w in words if w in _WORDS] or (["lesion_mask"] if "masks" in words else [])
-            if not roles:
+            part = _part(Path(name))
+            if part is None:
                 continue
-            role = next((r for r in _MASK_FIRST if r in roles), roles[0])
+            role = part.role
             kind = (contrast_of(name) or "mri") if role == "mri" else ""
             for entry in sorted(folder.iterdir()):
                 if entry.is_dir():
                     for path in _volumes(entry):
                         groups.setdefault(entry.name, []).append(_Part(path, role, kind))
                 elif is_volume_file(entry):
-                    words = _stem(entry).split("_")
-                    while len(words) > 1 and words[-1].lower() in _WORDS:
-                        words.pop()
-                    groups.setdefault("_".join(words), []).append(_Part(entry, role, kind))
+                    groups.setdefault(_case_name(_stem(entry).split("_")) or _stem(entry), []).append(_Part(entry, role, kind))
         return [_case(name, parts, contrast) for name, parts in sorted(groups.items())]
     return []
 
@@ -258,9 +278,13 @@ def _find_dicom(root: Path, contrast: str) -> list[CaseSource]:
         by_top.setdefault(tops[id(s)], set()).add(s.modality)
     # Folders of patients, or of modalities (CT/, MR/) where only the headers know the patient.
     by_folder = nested and any({"CT", "MR"} <= m for m in by_top.values())
+    patients: dict[str, set[str]] = {}
+    for s in series:
+        patients.setdefault(tops[id(s)], set()).add(s.patient)
     groups: dict[str, list[DicomSeries]] = {}
     for s in series:
-        name = tops[id(s)] if by_folder else re.sub(r"[^A-Za-z0-9_-]+", "_", s.patient) or root.name
+        one = by_folder and len(patients[tops[id(s)]]) == 1
+        name = tops[id(s)] if one else re.sub(r"[^A-Za-z0-9_-]+", "_", s.patient) or root.name
         groups.setdefault(name, []).append(s)
     cases = []
     for name, members in sorted(groups.items()):
@@ -272,7 +296,7 @@ def _find_dicom(root: Path, contrast: str) -> list[CaseSource]:
             else:
                 role = "ct" if s.modality == "CT" else "mri"
                 parts.append(_Part(s, role, contrast_of(s.description) if role == "mri" else ""))
-        masks = [p for p in _parts(_volumes(root / name, deep=True)) if p.role in _MASK_FIRST] if (root / name).is_dir() else []
+        masks = [p for p in _parts(_volumes(root / name, deep=True)) if p.role in _MASKS] if (root / name).is_dir() else []
         cases.append(_case(name, [*parts, *masks], contrast, notes))
     return cases
 

@@ -9,11 +9,13 @@ import logging
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,8 @@ def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, 
         raise InputError(f"{path}: wanted a {what} of 0 and 1, came values {came}")
     mask.array = mask.array / top
     for image, name in ((mri, "mri"), (ct, "ct")):
-        if same_grid(mask.array.shape, mask.affine, image.array.shape, image.affine):
+        if same_grid(mask.array.shape, mask.affine, image.array.shape, image.affine, tolerance_mm=0.2):
+            mask.affine = image.affine  # headers of one grid differ by rounding
             return mask, name
     raise InputError(
         f"{path}: wanted a {what} on the grid of the MRI {list(mri.array.shape)} or the CT {list(ct.array.shape)}, "
@@ -294,10 +297,15 @@ def _kept(source: CaseSource, output_dir: Path, options: PrepareOptions) -> dict
     return {"case": source.case, "status": "kept", "facts": facts} if same else None
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    """One thread a worker, and an end with its parent: a killed run must leave nobody who writes on."""
     import itk
     import torch
 
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+        threading.Thread(target=lambda: (connection.wait([sentinel]), os._exit(1)), daemon=True).start()
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
     torch.set_num_threads(1)
 
@@ -315,7 +323,7 @@ def _attempts(cases: Sequence[CaseSource], output_dir: Path, options: PrepareOpt
             yield _attempt(case, output_dir, options)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process that has run torch or ITK threads may hang
-    with ProcessPoolExecutor(min(workers, len(left)), context, _one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(left)), context, _start_worker) as pool:
         pending = {pool.submit(_attempt, case, output_dir, options): case for case in left}
         try:
             for future in as_completed(pending):

@@ -225,7 +225,8 @@ class RegisterToReferenced(MapTransform):
             on_mri = same_grid(*own, mri.shape[1:], np.asarray(mri.affine))
             if key == self.ct_key or (same_grid(*own, ct.shape[1:], given) and not on_mri):
                 d[key] = MetaTensor(volume.as_tensor(), affine=moved, meta={**volume.meta, "affine": moved})
-        d["registration"] = found.facts()
+        # Plain numbers only: they are collated into batches.
+        d["registration"] = {k: float(v) for k, v in found.facts().items() if isinstance(v, (int, float))}
         return d
 
 
