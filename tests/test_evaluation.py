@@ -17,7 +17,7 @@ from roi_fusion.errors import InputError
 from roi_fusion.evaluation import (
     CaseEvaluator,
     CaseMetrics,
-    prepare_case,
+    CasePreparer,
     require_results,
     summarise,
     volume_class,
@@ -99,7 +99,7 @@ def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
         return torch.cat([inputs[:, :1], torch.full_like(inputs[:, :1], 0.2), *[torch.zeros_like(inputs[:, :1])] * 4], dim=1)
 
     evaluator = CaseEvaluator(
-        device=torch.device("cpu"), val_data_loader=batches, network=FakeNet(), inferer=infer, prepare_batch=prepare_case,
+        device=torch.device("cpu"), val_data_loader=batches, network=FakeNet(), inferer=infer, prepare_batch=CasePreparer(),
         key_val_metric={"score": CaseMetrics()},
     )  # fmt: skip
     evaluator.logger.disabled = True

@@ -7,6 +7,7 @@ import csv
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 from scipy import stats
 
+from .calibration import volume_interval
 from .cases import write_json
 from .diffusion import brain_region, ct_weight
 from .errors import InputError
+from .guidance import MASK_NAMES
 from .handlers import count_at_bounds, is_first_rank
 from .inferers import PREDICTION_CHANNELS, SamplingInferer
 from .intensity import IntensityMap
@@ -31,19 +34,41 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = [
-    "CaseEvaluator", "CaseMetrics", "ResultWriter", "TableWriter", "prepare_case", "require_results", "summarise",
+    "CaseEvaluator", "CaseMetrics", "CasePreparer", "ResultWriter", "TableWriter", "require_results", "summarise",
     "volume_class", "write_tables",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 
-def prepare_case(
-    batch: Mapping[str, Any], device: torch.device | None = None, non_blocking: bool = False, **_: Any
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A collated batch → (image ``[B, 2, X, Y, Z]`` with its meta data, label or None)."""
-    label = batch.get("label")
-    return batch["image"].to(device, non_blocking=non_blocking), None if label is None else label.to(device)
+class CasePreparer:
+    """The evaluator's ``prepare_batch``: a collated batch → image, label or None, and what else the inferer uses.
+
+    Args:
+        guidance_masks: names of the case's own masks that guide in place of the network's, see
+            :data:`~roi_fusion.guidance.MASK_NAMES`. None are taken unless they are named here: a reference lesion that lies
+            beside the images must not find its way into the prediction that it is compared with.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+
+    def __init__(self, guidance_masks: Sequence[str] = ()) -> None:
+        unknown = [n for n in guidance_masks if n not in MASK_NAMES]
+        if unknown:
+            raise InputError(f"guidance_masks: wanted names of {', '.join(MASK_NAMES)}, came {unknown[0]!r}")
+        self.guidance_masks = tuple(guidance_masks)
+
+    def __call__(
+        self, batch: Mapping[str, Any], device: torch.device | None = None, non_blocking: bool = False, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, tuple, dict[str, Any]]:
+        label = batch.get("label")
+        image = batch["image"].to(device, non_blocking=non_blocking)
+        keys = dict(zip(MASK_NAMES, ("brain", "bone", "label")))
+        masks = {n: torch.as_tensor(batch[keys[n]]) for n in self.guidance_masks}
+        if "lesion_mask" in masks and not bool((torch.as_tensor(batch["label_known"]) > 0).all()):
+            del masks["lesion_mask"]
+        return image, None if label is None else label.to(device), (), {"intensity": batch.get("intensity"), "masks": masks}
 
 
 class CaseEvaluator(SupervisedEvaluator):
@@ -73,10 +98,14 @@ class CaseMetrics:
     Args:
         threshold: of the lesion probability; a tensor is read when it is used.
         with_baselines: also measure the baselines, once per case.
+        guidance_masks: of :class:`CasePreparer`; a lesion that was given is no prediction and gets no score.
     """
 
-    def __init__(self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True) -> None:
+    def __init__(
+        self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True, guidance_masks: Sequence[str] = ()
+    ) -> None:
         self.threshold, self.with_baselines = threshold, with_baselines
+        self.lesion_given = "lesion_mask" in guidance_masks
         self._rows: list[dict[str, Any]] = []
         self._baseline_rows: dict[str, list[dict[str, Any]]] = {}
         self._name = "score"
@@ -117,7 +146,7 @@ class CaseMetrics:
         row = {**common, "method": "roi_fusion", **FusionMetrics()(channel["fused"], image, **regions)}
         threshold = float(self.threshold)
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * voxel_ml
-        if known:
+        if known and not self.lesion_given:
             row.update(LesionMetrics()(channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold))
         row["n_cases"] = 1.0
         row["fused_at_bounds"] = float(count_at_bounds(channel["fused"][None], image[None]))
@@ -254,27 +283,30 @@ class ResultWriter:
     Args:
         output_dir: folder of results.
         inferer: whose settings are recorded.
+        guidance_masks: of :class:`CasePreparer`, recorded too.
     """
 
-    def __init__(self, output_dir: str | Path, inferer: SamplingInferer) -> None:
-        self.output_dir, self.inferer = output_dir, inferer
+    def __init__(self, output_dir: str | Path, inferer: SamplingInferer, guidance_masks: Sequence[str] = ()) -> None:
+        self.output_dir, self.inferer, self.guidance_masks = output_dir, inferer, tuple(guidance_masks)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         state: Any = engine.state
-        for item, output in zip(state.batch, state.output):
-            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output))
+        for k, (item, output) in enumerate(zip(state.batch, state.output)):
+            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output, k))
 
-    def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
-        """Content of ``result.json``."""
+    def facts(self, item: Mapping[str, Any], output: Mapping[str, Any], position: int = 0) -> dict[str, Any]:
+        """Content of ``result.json`` of the case at `position` in the inferer's last batch."""
+        report = self.inferer.reports[position]
         prediction = output["prediction"]
         channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
         voxel_ml = float(np.prod(spacing_of(item["image"]))) / 1000
         residual = torch.as_tensor(output["residual"])
         intensity = {k: float(v) for k, v in item["intensity"].items()}
-        volumes = [float((channel["lesion_prob"] > p).sum()) * voxel_ml for p in (0.9, 0.1)]
+        lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * voxel_ml
+        interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, float(self.inferer.volume_quantile))
         return {
             "case": str(item["case"]),
             "mri": file_of(item["image"]),
@@ -283,12 +315,15 @@ class ResultWriter:
             "seed": self.inferer.seed,
             "num_inference_steps": len(self.inferer.levels),
             "num_samples": self.inferer.num_samples,
-            "guidance": "off",
-            "lesion_ml": round(float(torch.as_tensor(output["pred"]).sum()) * voxel_ml, 4),
-            # Not calibrated: the volumes that the probability holds above 0.9 and above 0.1.
-            "lesion_ml_interval": [round(v, 4) for v in volumes],
+            "guidance": asdict(self.inferer.guidance) if self.inferer.guidance.mode != "off" else {"mode": "off"},
+            "guidance_masks": list(self.guidance_masks),
+            "guidance_energy": report["energy"],
+            "lesion_spread": report["spread"],
+            "lesion_ml": round(lesion_ml, 4),
+            "lesion_ml_interval": None if interval is None else [round(v, 4) for v in interval],
             "largest_residual": float(residual.abs().max()),
             "fused_at_bounds": count_at_bounds(channel["fused"][None, None], torch.as_tensor(item["image"])[None]),
+            **({"registration": {k: float(v) for k, v in item["registration"].items()}} if "registration" in item else {}),
             "versions": versions(),
         }
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 
 from .diffusion import Level, Scheduler, inference_levels, sample
 from .errors import InputError
+from .guidance import TYPICAL_MRI_SCALE, GuidedDraw, RoiGuidance
 from .intensity import fusion_sources
 from .network import RoiFusionNet
 
@@ -45,6 +46,12 @@ class SamplingInferer(Inferer):
             Gaussian blending of the logits; ``None`` never splits.
         overlap: share of a patch that overlaps its neighbour.
         sampler: ``(predict_x0, noise, levels) → x₀``, as :func:`~roi_fusion.diffusion.sample`.
+        guidance: settings of :class:`~roi_fusion.guidance.RoiGuidance`; ``None`` is off. The written draw is guided in brain,
+            bone and lesion, the others in the lesion.
+        keep_draws: leave the lesion and brain logits of every draw in ``reports`` as ``logits``, ``[N, 2, X, Y, Z]``.
+
+    After a call ``reports`` holds per case the guidance's ``energy`` before and after each step, and the ``spread`` (mean
+    deviation of the lesion probability where it is above 0.05) from noise alone, from mirrors alone and from both.
 
     Raises:
         InputError: for a count below 1, or a scheduler that clips.
@@ -59,6 +66,8 @@ class SamplingInferer(Inferer):
         roi_size: Sequence[int] | None = (320, 320, 40),
         overlap: float = 0.25,
         sampler: Callable[..., torch.Tensor] = sample,
+        guidance: RoiGuidance | None = None,
+        keep_draws: bool = False,
     ) -> None:
         if int(num_samples) != num_samples or num_samples < 1:
             raise InputError(f"num_samples: wanted a whole number of 1 or more, came {num_samples}")
@@ -67,25 +76,49 @@ class SamplingInferer(Inferer):
         self.levels = inference_levels(scheduler, num_inference_steps)
         self.num_samples, self.seed, self.overlap = int(num_samples), int(seed), float(overlap)
         self.sampler = sampler
+        self.guidance = guidance or RoiGuidance(mode="off")
+        self.half_time = 0.5 * scheduler.num_train_timesteps
+        self.reports: list[dict[str, Any]] = []
+        self.keep_draws = keep_draws
         self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
-        #: The lesion threshold of the network that ran last. MONAI Label loads the weights into a copy of ``network_def``, so
+        #: Of the network that ran last. MONAI Label loads the weights into a copy of ``network_def``, so
         #: what comes after the inferer cannot read it there.
         self.threshold = torch.full((1,), 0.5)
+        self.volume_quantile = torch.full((1,), -1.0)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
-        """``[B, 2, X, Y, Z]`` → ``[B, 6, X, Y, Z]``; leaves a MetaTensor's meta data on the result."""
+        """``[B, 2, X, Y, Z]`` → ``[B, 6, X, Y, Z]``; leaves a MetaTensor's meta data on the result.
+
+        Keywords are ``intensity``, the constants of each case by name as ``[B]``, which put guidance on the MRI's own scale;
+        and ``masks``, 0/1 ``[B, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.guidance.MASK_NAMES`, which guide in place
+        of the network's own.
+        """
         net = _network_of(network)
         self.threshold.copy_(net.threshold)
+        self.volume_quantile.copy_(net.volume_quantile)
         plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
-        with torch.inference_mode():
-            out = torch.cat([self._one(plain[i : i + 1], net) for i in range(len(plain))])
-        out = out.clone()  # outside inference mode it is an ordinary tensor again
+        scale, masks = kwargs.get("intensity") or {}, kwargs.get("masks") or {}
+        self.reports = []
+        with torch.no_grad():
+            out = torch.cat(
+                [
+                    self._one(
+                        plain[i : i + 1],
+                        net,
+                        tuple(float(scale[k][i]) for k in ("mri_mean", "mri_std")) if scale else TYPICAL_MRI_SCALE,
+                        {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()},
+                    )
+                    for i in range(len(plain))
+                ]
+            )
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
-    def _one(self, image: torch.Tensor, net: RoiFusionNet) -> torch.Tensor:
+    def _one(
+        self, image: torch.Tensor, net: RoiFusionNet, mri_scale: tuple[float, float], masks: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         written: torch.Tensor | None = None
-        probabilities = []
+        probabilities, logits = [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
         for draw in range(self.num_samples):
             mirrored = draw % 2 == 1
@@ -93,9 +126,15 @@ class SamplingInferer(Inferer):
             if mirrored not in decoders:
                 decoders[mirrored] = self._decoder(view, net)
             noise = torch.randn(image.shape, generator=generator).to(image)
-            raw = self._draw(view, noise, net, decoders[mirrored])
+            seen = {k: v.flip(2) for k, v in masks.items()} if mirrored else masks
+            guided = GuidedDraw(self.guidance, net, view, mri_scale, seen, regional=draw == 0, half_time=self.half_time)
+            raw = self._draw(view, noise, net, decoders[mirrored], guided)
+            if draw == 0:
+                energies = [[round(value, 6) for value in pair] for pair in guided.energies]
             probability = torch.sigmoid(raw[:, :1].float() / net.temperature) * torch.sigmoid(raw[:, 1:2].float())
             probabilities.append(probability.flip(2) if mirrored else probability)
+            if self.keep_draws:
+                logits.append(raw[:, :2].flip(2) if mirrored else raw[:, :2])
             if written is None:
                 gate = torch.sigmoid(raw[:, 3:4].float())
                 fused = net.compose(image, raw)[:, :1]
@@ -106,16 +145,24 @@ class SamplingInferer(Inferer):
         assert written is not None
         stack = torch.stack(probabilities)
         mean, spread = stack.mean(0), stack.std(0, unbiased=False)
+        self.reports.append({"energy": energies, "spread": _spread(stack, mean)})
+        if self.keep_draws:
+            self.reports[-1]["logits"] = torch.cat(logits)
         return torch.cat([written[:, :1], mean, entropy_bits(mean), written[:, 1:], spread], dim=1)
 
     def _draw(
-        self, image: torch.Tensor, noise: torch.Tensor, net: RoiFusionNet, decode: Callable[[torch.Tensor, Level], torch.Tensor]
+        self,
+        image: torch.Tensor,
+        noise: torch.Tensor,
+        net: RoiFusionNet,
+        decode: Callable[[torch.Tensor, Level], torch.Tensor],
+        guided: GuidedDraw,
     ) -> torch.Tensor:
         """Raw logits of the last step of one run."""
         last: list[torch.Tensor] = []
 
         def predict_x0(x_t: torch.Tensor, level: Level) -> torch.Tensor:
-            raw = decode(x_t, level)
+            raw = guided.correct(decode(x_t, level), x_t, level, decode)
             last[:] = [raw]
             return torch.cat([net.compose(image, raw)[:, :1], 2 * torch.sigmoid(raw[:, :1].float()) - 1], dim=1)
 
@@ -142,6 +189,22 @@ class SamplingInferer(Inferer):
             return sliding_window_inference(both, size, 1, predictor, overlap=self.overlap, mode="gaussian")  # type: ignore[return-value]
 
         return patchwise
+
+
+def _spread(draws: torch.Tensor, mean: torch.Tensor) -> dict[str, float | None]:
+    """Mean deviation of the lesion probability over the lesion and its surroundings, by what caused it.
+
+    Args:
+        draws: ``[N, 1, 1, X, Y, Z]``; those of odd number saw a mirrored input.
+        mean: of the draws.
+    """
+    where = mean > 0.05
+    if len(draws) < 2 or not bool(where.any()):
+        return {"noise": None, "mirror": None, "both": None}
+    plain, mirrored = draws[0::2], draws[1::2]
+    noise = ((plain.std(0, unbiased=False) + mirrored.std(0, unbiased=False)) / 2) if len(draws) > 3 else None
+    parts = {"noise": noise, "mirror": (plain.mean(0) - mirrored.mean(0)).abs() / 2, "both": draws.std(0, unbiased=False)}
+    return {k: None if v is None else round(float(v[where].mean()), 6) for k, v in parts.items()}
 
 
 def _network_of(module: nn.Module) -> RoiFusionNet:

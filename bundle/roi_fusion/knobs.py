@@ -17,6 +17,7 @@ from typing import Any, cast
 from monai.bundle import ConfigParser
 
 from .errors import InputError
+from .guidance import MASK_NAMES, MODES, SCHEDULES
 from .losses import PRESETS
 
 __all__ = ["KNOBS", "Knob", "as_bool", "calling_parser", "check_config", "check_knobs", "knob_table"]
@@ -27,7 +28,7 @@ class Knob:
     """One top-level key that a user turns.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str``, ``path``, ``ints`` or ``expression``.
+        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints`` or ``expression``.
         default: as the configs write it.
         effect: what it does, with its unit.
         low, high: inclusive range of a number.
@@ -81,7 +82,10 @@ KNOBS: dict[str, Knob] = {
     "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
     "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
     "register": Knob(
-        "bool", False, "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case", where=_BOTH
+        "bool",
+        False,
+        "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case",
+        where=_BOTH,
     ),
     "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
     "preset": Knob(
@@ -125,6 +129,29 @@ KNOBS: dict[str, Knob] = {
     "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
     "num_samples": Knob(
         "int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH
+    ),
+    "guidance": Knob(
+        "str",
+        "logits",
+        "ROI guidance of the sampler: off, on the logits, or full (through the network)",
+        choices=MODES,
+        where="inference",
+    ),
+    "guidance_alpha": Knob("float", 1.0, "weight of the brain term in the guidance", low=0, where="inference"),
+    "guidance_beta": Knob("float", 1.0, "weight of the bone term in the guidance", low=0, where="inference"),
+    "guidance_gamma": Knob("float", 0.1, "share of η at which the lesion logit moves", low=0, where="inference"),
+    "guidance_strength": Knob("float", 2.0, "η, the longest move of a logit in one update", low=0, where="inference"),
+    "guidance_schedule": Knob(
+        "str", "constant", "of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
+    ),
+    "guidance_kappa": Knob("float", 2.0, "κ of σ(κ·u): the network's doubt u lengthens a move", low=0, where="inference"),
+    "guidance_updates": Knob("int", 2, "gradient updates in each sampling step", low=1, where="inference"),
+    "guidance_masks": Knob(
+        "words",
+        [],
+        "masks of the case folder that guide instead of the network's own: brain_mask, bone_mask, lesion_mask",
+        choices=MASK_NAMES,
+        where="inference",
     ),
     "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised patch by patch, voxels", low=16, where=_BOTH),
     "tracking_uri": Knob(
@@ -173,6 +200,11 @@ def _check_value(name: str, knob: Knob, value: Any) -> None:
         items = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
             raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}")
+    elif knob.kind == "words":
+        words = value if isinstance(value, (list, tuple)) else [value]
+        unknown = [w for w in words if w not in knob.choices]
+        if unknown:
+            raise InputError(f"{name}: wanted {_wanted(knob)}, came {unknown[0]!r}")
     elif knob.choices and value not in knob.choices:
         near = difflib.get_close_matches(str(value), knob.choices, 1)
         raise InputError(f"{name}: wanted {_wanted(knob)}, came {value!r}{f', near {near[0]}' if near else ''}")
@@ -181,6 +213,8 @@ def _check_value(name: str, knob: Knob, value: Any) -> None:
 
 
 def _wanted(knob: Knob) -> str:
+    if knob.kind == "words":
+        return "a list of " + ", ".join(knob.choices)
     if knob.choices:
         return "one of " + ", ".join(knob.choices)
     noun = {
@@ -224,7 +258,7 @@ STRUCTURE = {
     "imports", "network_def", "network", "denoiser", "ema", "ema_network", "noise_schedule", "volumes", "all_volumes",
     "preprocessing", "augmentation", "concatenation", "loss", "optimizer", "learning_rate_plan", "train", "validate",
     "training", "evaluating", "run", "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing",
-    "handlers", "evaluator", "key_metric", "report", "best_writer", "replica", "save_execute_config",
+    "guidance_settings", "handlers", "evaluator", "key_metric", "report", "best_writer", "replica", "save_execute_config",
 }  # fmt: skip
 
 

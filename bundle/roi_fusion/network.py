@@ -193,6 +193,8 @@ class RoiFusionNet(nn.Module):
         # Fitted on validation cases after training and stored with the weights: probability = σ(logit / temperature).
         self.register_buffer("temperature", torch.ones(1))
         self.register_buffer("threshold", torch.full((1,), 0.5))
+        # Of the conformal interval of the lesion volume, see calibration.py; -1 until it is fitted.
+        self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
         # Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
         self.descriptor = _ContrastDescriptor((-2.1, -1.6, -1.0, -0.35, 0.4, 1.7), 0.25, embedding_channels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["gaussian_window", "ssim_map"]
+__all__ = ["FixedReferenceSsim", "gaussian_window", "ssim_map"]
 
 
 def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -81,3 +81,33 @@ def ssim_map(
     covariance = product - mean_a * mean_b
     out = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return (out / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).reshape(shape)
+
+
+class FixedReferenceSsim:
+    """:func:`ssim_map` with ordinary windows, of changing images against fixed references, whose part is made once.
+
+    Args:
+        references: ``[1, R, X, Y, Z]``.
+        data_range, window_size, sigma: as of :func:`ssim_map`.
+    """
+
+    def __init__(self, references: torch.Tensor, *, data_range: float = 1.0, window_size: int = 11, sigma: float = 1.5) -> None:
+        window = gaussian_window(window_size, sigma, references.dtype, references.device)
+        self._along_x, self._along_y = (_blur_matrix(n, window, reflect=True) for n in references.shape[2:4])
+        self._c1, self._c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+        self._references = references
+        self._mean = self._blur(references)
+        self._variance = (self._blur(references**2) - self._mean**2).clamp(min=0)
+
+    def _blur(self, x: torch.Tensor) -> torch.Tensor:
+        rows = (self._along_x @ x.flatten(3)).reshape(x.shape)
+        return self._along_y @ rows
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """SSIM of an image ``[1, 1, X, Y, Z]`` with each reference at every voxel, ``[1, R, X, Y, Z]``."""
+        blurred = self._blur(torch.cat([image, image**2, image * self._references], dim=1))
+        mean, square, product = blurred[:, :1], blurred[:, 1:2], blurred[:, 2:]
+        variance = (square - mean**2).clamp(min=0)
+        covariance = product - mean * self._mean
+        similarity = (2 * mean * self._mean + self._c1) * (2 * covariance + self._c2)
+        return similarity / ((mean**2 + self._mean**2 + self._c1) * (variance + self._variance + self._c2))

@@ -1,0 +1,211 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""What is fitted on validation cases after training and stored with the weights: the temperature of the lesion probability, the
+threshold of the mask, and the quantile behind the interval of the lesion volume."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from scipy.optimize import minimize_scalar
+
+from .cases import write_json
+from .errors import InputError
+from .inferers import SamplingInferer
+from .metrics import lesion_region
+from .network import RoiFusionNet
+from .resume import load_weights
+from .transforms import spacing_of
+
+__all__ = [
+    "Draws", "calibrate", "calibrate_checkpoint", "conformal_quantile", "draws_of", "fit_temperature", "fit_threshold",
+    "volume_interval",
+]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+#: Share of cases whose true lesion volume the interval shall hold.
+COVERAGE = 0.9
+_SURROUNDINGS = 0.02  # voxels of a lower probability count neither for the fit nor for a mask
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One validation case where its lesion is in question.
+
+    Attributes:
+        lesion, brain: logits of every draw, ``[N, V]``.
+        label: 0/1 ``[V]``.
+        judged: which of the V voxels lie in the dilated lesion region, where calibration is judged.
+        voxel_ml: volume of a voxel.
+    """
+
+    lesion: np.ndarray
+    brain: np.ndarray
+    label: np.ndarray
+    judged: np.ndarray
+    voxel_ml: float
+
+    def probability(self, temperature: float) -> np.ndarray:
+        """Mean lesion probability over the draws, ``[V]``."""
+        return (_sigmoid(self.lesion / temperature) * _sigmoid(self.brain)).mean(0)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def fit_temperature(cases: Sequence[Draws]) -> float:
+    """The temperature of least cross entropy in the dilated lesion regions (Guo et al. 2017), from 0.2 to 5.
+
+    Each case counts the same.
+    """
+    judged = [c for c in cases if c.judged.any()]
+    if not judged:
+        raise InputError("calibration: wanted cases with a lesion or a predicted one, came none")
+
+    def cross_entropy(log_temperature: float) -> float:
+        total = 0.0
+        for case in judged:
+            p = case.probability(math.exp(log_temperature))[case.judged].clip(1e-6, 1 - 1e-6)
+            y = case.label[case.judged] > 0
+            total -= float(np.log(np.where(y, p, 1 - p)).mean())
+        return total
+
+    return math.exp(minimize_scalar(cross_entropy, bounds=(math.log(0.2), math.log(5)), method="bounded").x)
+
+
+def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
+    """The threshold of the highest mean Dice over cases with a lesion, from 0.2 to 0.8 in steps of 0.02."""
+    with_lesion = [(c.probability(temperature), c.label > 0) for c in cases if c.label.any()]
+    if not with_lesion:
+        raise InputError("calibration: wanted cases with a lesion, came none")
+
+    def mean_dice(threshold: float) -> float:
+        dice = [2 * np.sum((p > threshold) & y) / max(np.sum(p > threshold) + np.sum(y), 1) for p, y in with_lesion]
+        return float(np.mean(dice))
+
+    return max((round(float(t), 2) for t in np.arange(0.2, 0.801, 0.02)), key=mean_dice)
+
+
+def _doubt_ml(lesion_ml: float, probability: np.ndarray, voxel_ml: float) -> float:
+    """The unit of an error of the volume: what lies between sure and possible, a tenth of the lesion, 0.2 mL."""
+    between = float(np.count_nonzero((probability > 0.1) & (probability <= 0.9))) * voxel_ml
+    return between + 0.1 * lesion_ml + 0.2
+
+
+def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: float, coverage: float = COVERAGE) -> float:
+    """Quantile of the errors of the volume in units of doubt (split conformal prediction, Lei et al. 2018).
+
+    Raises:
+        InputError: with fewer cases than the coverage needs.
+    """
+    n = len(cases)
+    rank = math.ceil((n + 1) * coverage)
+    if rank > n:
+        raise InputError(f"calibration: wanted at least {math.ceil(round(coverage / (1 - coverage), 6))} cases, came {n}")
+    scores = []
+    for case in cases:
+        p = case.probability(temperature)
+        lesion_ml = float(np.count_nonzero(p > threshold)) * case.voxel_ml
+        true_ml = float(np.count_nonzero(case.label)) * case.voxel_ml
+        scores.append(abs(true_ml - lesion_ml) / _doubt_ml(lesion_ml, p, case.voxel_ml))
+    return float(np.sort(scores)[rank - 1])
+
+
+def volume_interval(
+    lesion_ml: float, probability: torch.Tensor, voxel_ml: float, quantile: float
+) -> tuple[float, float] | None:
+    """The conformal 90 % interval of the lesion volume in mL; None where the weights were not calibrated.
+
+    Args:
+        lesion_ml: volume of the mask.
+        probability: of the lesion, any shape.
+        voxel_ml: volume of a voxel.
+        quantile: from :func:`conformal_quantile`; negative when it was not fitted.
+    """
+    if quantile < 0:
+        return None
+    reach = quantile * _doubt_ml(lesion_ml, probability.detach().cpu().numpy(), voxel_ml)
+    return max(lesion_ml - reach, 0.0), lesion_ml + reach
+
+
+def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str, Any]) -> Draws:
+    """Run one preprocessed case whose lesion is known and keep what calibration needs."""
+    inputs = item["image"][None]
+    scale = {k: [float(item["intensity"][k])] for k in ("mri_mean", "mri_std")}
+    prediction = inferer(inputs, network, intensity=scale)[0]
+    logits = inferer.reports[0]["logits"].float().cpu().numpy()  # [N, 2, X, Y, Z]
+    probability = torch.as_tensor(prediction[1]).cpu().numpy()
+    label = torch.as_tensor(item["label"])[0].numpy() > 0
+    spacing = spacing_of(item["image"])
+    region = lesion_region(probability > 0.5, label, spacing_mm=spacing, margin_mm=10.0)
+    where = region | label | (probability > _SURROUNDINGS)
+    return Draws(
+        lesion=logits[:, 0][:, where], brain=logits[:, 1][:, where], label=label[where], judged=region[where],
+        voxel_ml=float(np.prod(spacing)) / 1000,
+    )  # fmt: skip
+
+
+def calibrate(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Fit temperature, threshold and volume quantile, and set them in the network's buffers.
+
+    Args:
+        network: with trained weights.
+        inferer: with ``keep_draws``; its steps, draws and guidance are those that the fit holds for.
+        items: preprocessed validation cases; those whose lesion is unknown are left out.
+
+    Returns:
+        The three values, the number of cases, and the settings that they hold for.
+
+    Raises:
+        InputError: when there are too few cases.
+    """
+    network.temperature.fill_(1.0)
+    cases = [draws_of(inferer, network, i) for i in items if "image" in i and float(i.get("label_known", 0)) > 0]
+    temperature = fit_temperature(cases)
+    threshold = fit_threshold(cases, temperature)
+    quantile = conformal_quantile(cases, temperature, threshold)
+    fitted = {"temperature": temperature, "threshold": threshold, "volume_quantile": quantile}
+    for name, value in fitted.items():
+        getattr(network, name).fill_(value)
+    logger.info("%s, from %d cases", ", ".join(f"{k} {v:.3f}" for k, v in fitted.items()), len(cases))
+    return {
+        **fitted,
+        "coverage": COVERAGE,
+        "cases": len(cases),
+        "num_inference_steps": len(inferer.levels),
+        "num_samples": inferer.num_samples,
+        "guidance": inferer.guidance.mode,
+    }
+
+
+def calibrate_checkpoint(
+    checkpoint: str | Path, dataset_dir: str | Path, split: str | None, output: str | Path, **knobs: Any
+) -> dict[str, Any]:
+    """Calibrate weights on validation cases by ``inference.json`` and write them with what was fitted.
+
+    Args:
+        checkpoint: weights to calibrate.
+        dataset_dir: folder of cases with lesions.
+        split: of the data set, such as ``val``; None takes all cases.
+        output: weights to write; a ``.json`` beside them tells what was fitted on what.
+        knobs: of ``inference.json``.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
+    parser.update({"dataset_dir": str(dataset_dir), "split": split, **knobs})
+    network = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
+    inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
+    inferer.keep_draws = True
+    facts = calibrate(network, inferer, (dataset[i] for i in range(len(dataset))))
+    torch.save({k: v.cpu() for k, v in network.state_dict().items()}, output)
+    write_json(Path(output).with_suffix(".json"), facts)
+    return facts

@@ -1,0 +1,262 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Studies of the sampler on a data set with references: steps, guidance, misregistration, uncertainty and seams.
+
+Each returns rows of numbers that were measured in one run; ``scripts/study.py`` writes them as JSON and as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from scipy.spatial.transform import Rotation
+from scipy.stats import rankdata
+
+from .calibration import volume_interval
+from .diffusion import make_scheduler
+from .errors import InputError
+from .evaluation import CaseMetrics
+from .guidance import GuidedDraw, RoiGuidance
+from .inferers import PREDICTION_CHANNELS, SamplingInferer, entropy_bits
+from .metrics import lesion_region
+from .network import RoiFusionNet
+from .resume import load_weights
+from .transforms import spacing_of
+
+__all__ = ["STUDIES", "auroc", "load_study", "move_ct", "study_table"]
+
+logger = logging.getLogger(__name__)
+
+_METRICS = (
+    "brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio", "lesion_dice", "lesion_nsd_2mm",
+)  # fmt: skip
+Row = dict[str, Any]
+
+
+def load_study(checkpoint: str | Path, dataset_dir: str | Path) -> tuple[RoiFusionNet, list[Mapping[str, Any]]]:
+    """The network with its weights, and the preprocessed cases of a folder.
+
+    Raises:
+        InputError: when a case is refused; a study is over all cases or over none.
+    """
+    parser = ConfigParser()
+    parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
+    parser["dataset_dir"] = str(dataset_dir)
+    network = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
+    dataset = parser.get_parsed_content("dataset")
+    items = [dataset[i] for i in range(len(dataset))]
+    if dataset.errors:
+        raise InputError(next(iter(dataset.errors.values())))
+    return network, items
+
+
+def _inferer(guidance: RoiGuidance | None, steps: int = 4, draws: int = 1, **more: Any) -> SamplingInferer:
+    return SamplingInferer(make_scheduler(), steps, draws, guidance=guidance, **more)
+
+
+def _predict(network: RoiFusionNet, inferer: SamplingInferer, item: Mapping[str, Any]) -> torch.Tensor:
+    scale = {k: [float(item["intensity"][k])] for k in ("mri_mean", "mri_std")}
+    return torch.as_tensor(inferer(item["image"][None], network, intensity=scale)[0])
+
+
+def _measured(
+    name: str, items: Sequence[Mapping[str, Any]], network: RoiFusionNet,
+    predict: Callable[[Mapping[str, Any]], torch.Tensor],
+) -> Row:  # fmt: skip
+    """Means over the cases of what `predict` returns, and its seconds a case."""
+    metrics, rows, seconds = CaseMetrics(threshold=network.threshold, with_baselines=False), [], 0.0
+    for item in items:
+        start = time.perf_counter()
+        prediction = predict(item)
+        seconds += time.perf_counter() - start
+        rows += metrics.measure(item, prediction)
+    means = {m: float(np.nanmean([r.get(m, np.nan) for r in rows])) for m in _METRICS}
+    logger.info("%s: %s", name, ", ".join(f"{k} {v:.3f}" for k, v in means.items()))
+    return {"name": name, "cases": len(items), **means, "seconds_a_case": seconds / len(items)}
+
+
+def steps(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+    """Metrics by number of sampling steps, unguided."""
+    counts = (1, 2, 4, 8, 50)
+    inferers = {n: _inferer(None, n) for n in counts}
+    return [_measured(f"{n} steps", items, network, lambda i, n=n: _predict(network, inferers[n], i)) for n in counts]
+
+
+def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+    """What guidance and what the network add: none, on the logits, through the network, without a network, one pass."""
+    updates = 2 * 4
+
+    def one_pass(item: Mapping[str, Any]) -> torch.Tensor:
+        image = torch.as_tensor(item["image"])[None]
+        with torch.no_grad():
+            out = network(image)
+        probability = torch.sigmoid(out[:, 1:2] / network.temperature) * torch.sigmoid(out[:, 2:3])
+        rest = torch.zeros_like(out[:, :1])
+        return torch.cat([out[:, :1], probability, entropy_bits(probability), out[:, 4:5], rest, rest], dim=1)[0]
+
+    def without_network(item: Mapping[str, Any]) -> torch.Tensor:
+        image = torch.as_tensor(item["image"])[None]
+        masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
+        scale = (float(item["intensity"]["mri_mean"]), float(item["intensity"]["mri_std"]))
+        draw = GuidedDraw(RoiGuidance(num_updates=updates, gamma=0), network, image, scale, masks)
+        level = _inferer(None).levels[-1]
+        with torch.no_grad():
+            raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)
+            fused = network.compose(image, raw)[:, :1]
+        rest = torch.zeros_like(fused)
+        return torch.cat([fused, rest, rest, torch.sigmoid(raw[:, 3:4]), rest, rest], dim=1)[0]
+
+    off, logits = _inferer(None), _inferer(RoiGuidance())
+    full = _inferer(RoiGuidance(mode="full", strength=0.5, num_updates=1))
+    rows = [
+        _measured("network, 4 steps, no guidance", items, network, lambda i: _predict(network, off, i)),
+        _measured("network, 4 steps, guided on the logits", items, network, lambda i: _predict(network, logits, i)),
+        _measured("network, 4 steps, guided through the network", items, network, lambda i: _predict(network, full, i)),
+        _measured("network, one pass", items, network, one_pass),
+        _measured("plain average, guided, no network (true masks)", items, network, without_network),
+    ]
+    for name in ("lesion_dice", "lesion_nsd_2mm"):
+        rows[-1][name] = float("nan")  # no head ran
+    for row in rows:
+        row["time_to_unguided"] = row["seconds_a_case"] / rows[0]["seconds_a_case"]
+    return rows
+
+
+def move_ct(dataset_dir: str | Path, output_dir: str | Path, shift_mm: float, angle_degrees: float, seed: int = 0) -> Path:
+    """A copy of a data set whose CTs and bone masks lie elsewhere: only their affines differ, so nothing is resampled twice.
+
+    Args:
+        dataset_dir: folder of cases.
+        output_dir: folder of the copy.
+        shift_mm: length of the shift, in a random direction of the axial plane.
+        angle_degrees: rotation about the head's long axis, through the middle of the volume.
+        seed: of the directions.
+    """
+    folder = Path(output_dir)
+    rng = np.random.default_rng(seed)
+    for source in sorted(p for p in Path(dataset_dir).iterdir() if (p / "ct.nii.gz").is_file()):
+        target = folder / source.name
+        target.mkdir(parents=True, exist_ok=True)
+        direction = rng.uniform(0, 2 * np.pi)
+        for file in source.glob("*.nii.gz"):
+            if file.name not in ("ct.nii.gz", "bone_mask.nii.gz"):
+                (target / file.name).unlink(missing_ok=True)
+                (target / file.name).symlink_to(file.resolve())
+                continue
+            image: Any = nib.load(file)
+            middle = image.affine[:3, :3] @ ((np.array(image.shape) - 1) / 2) + image.affine[:3, 3]
+            pose = np.eye(4)
+            pose[:3, :3] = Rotation.from_euler("z", angle_degrees, degrees=True).as_matrix()
+            pose[:3, 3] = middle - pose[:3, :3] @ middle + shift_mm * np.array([np.cos(direction), np.sin(direction), 0])
+            nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), pose @ image.affine), target / file.name)
+    return folder
+
+
+def misregistration(
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path
+) -> list[Row]:
+    """Metrics when the CT lies 0 to 4 mm or 0 to 4° beside the MRI, scored against the CT as given."""
+    rows = []
+    guided = _inferer(RoiGuidance())
+    for shift, angle in ((0, 0), (1, 0), (2, 0), (4, 0), (0, 2), (0, 4)):
+        moved = items
+        if shift or angle:
+            parser = ConfigParser()
+            parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
+            parser["dataset_dir"] = str(move_ct(dataset_dir, output_dir / f"moved_{shift}mm_{angle}deg", shift, angle))
+            dataset = parser.get_parsed_content("dataset")
+            moved = [dataset[i] for i in range(len(dataset))]
+        row = _measured(f"{shift} mm, {angle}°", moved, network, lambda i: _predict(network, guided, i))
+        rows.append({**row, "shift_mm": shift, "angle_degrees": angle})
+    return rows
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve by the rank sum; NaN where one class is missing."""
+    count, rest = int(positive.sum()), int((~positive).sum())
+    if not count or not rest:
+        return float("nan")
+    ranks = rankdata(score)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * rest))
+
+
+def uncertainty(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+    """Does the uncertainty find errors, is the probability calibrated, and does the interval hold the volume?"""
+    many, single = _inferer(RoiGuidance(), draws=4), _inferer(RoiGuidance(), draws=1)
+    threshold, quantile = float(network.threshold), float(network.volume_quantile)
+    pooled: dict[str, list[np.ndarray]] = {"wrong": [], "many": [], "single": []}
+    eces, held, widths = [], [], []
+    metrics = CaseMetrics(threshold=threshold, with_baselines=False)
+    for item in items:
+        prediction, alone = _predict(network, many, item), _predict(network, single, item)
+        probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].numpy()
+        label, spacing = np.asarray(item["label"][0]) > 0, spacing_of(item["image"])
+        region = lesion_region(probability > threshold, label, spacing_mm=spacing, margin_mm=10.0)
+        u = PREDICTION_CHANNELS.index("uncertainty")
+        pooled["wrong"].append(((probability > threshold) != label)[region])
+        pooled["many"].append(prediction[u].numpy()[region])
+        pooled["single"].append(alone[u].numpy()[region])
+        eces.append(metrics.measure(item, prediction)[0]["lesion_ece"])
+        voxel_ml = float(np.prod(spacing)) / 1000
+        lesion_ml = float((probability > threshold).sum()) * voxel_ml
+        interval = volume_interval(lesion_ml, torch.from_numpy(probability), voxel_ml, quantile)
+        if interval is not None:
+            held.append(interval[0] <= label.sum() * voxel_ml <= interval[1])
+            widths.append(interval[1] - interval[0])
+    wrong = np.concatenate(pooled["wrong"])
+    return [
+        {
+            "name": "4 draws",
+            "cases": len(items),
+            "auroc_of_errors": auroc(np.concatenate(pooled["many"]), wrong),
+            "auroc_single_pass": auroc(np.concatenate(pooled["single"]), wrong),
+            "ece": float(np.nanmean(eces)),
+            "interval_coverage": float(np.mean(held)) if held else float("nan"),
+            "interval_width_ml": float(np.median(widths)) if widths else float("nan"),
+        }
+    ]
+
+
+def seams(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+    """Patch by patch against whole: the largest difference of the fused volume anywhere, as a share of the MRI's range."""
+    rows = []
+    for name, settings in (("unguided", None), ("guided", RoiGuidance())):
+        worst = []
+        for item in items:
+            size = [max(16, int(0.6 * n)) for n in item["image"].shape[1:3]] + [item["image"].shape[3]]
+            whole = _predict(network, _inferer(settings, roi_size=None), item)[0]
+            parts = _predict(network, _inferer(settings, roi_size=size), item)[0]
+            worst.append(float((whole - parts).abs().max()) * float(item["intensity"]["mri_std"]))
+        found = {"largest_difference": max(worst), "median_difference": float(np.median(worst))}
+        rows.append({"name": name, "cases": len(items), **found})
+    return rows
+
+
+STUDIES: dict[str, Callable[[RoiFusionNet, Sequence[Mapping[str, Any]], Path, Path], list[Row]]] = {
+    "steps": steps,
+    "guidance": guidance,
+    "misregistration": misregistration,
+    "uncertainty": uncertainty,
+    "seams": seams,
+}
+
+
+def study_table(rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table; what is missing is a dash."""
+    names = [k for k in rows[0] if k not in ("shift_mm", "angle_degrees", "seconds_a_case")]
+
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return "–"
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    head = ["" if n == "name" else n.replace("_", " ") for n in names]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(names) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(cell(row[n]) for n in names) + " |" for row in rows])

@@ -1,0 +1,67 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from roi_fusion.calibration import Draws, conformal_quantile, fit_temperature, fit_threshold, volume_interval
+from roi_fusion.errors import InputError
+
+
+def simulated(rng: np.random.Generator, temperature: float = 1.0, voxels: int = 4000) -> Draws:
+    """A lesion whose logits are `temperature` times too large."""
+    logit = rng.normal(-0.5, 1.5, voxels)
+    label = rng.random(voxels) < 1 / (1 + np.exp(-logit))
+    lesion = np.stack([logit * temperature] * 2)
+    return Draws(lesion, np.full_like(lesion, 30.0), label, np.ones(voxels, bool), 0.01)
+
+
+def test_the_temperature_of_overconfident_logits_is_found() -> None:
+    rng = np.random.default_rng(0)
+    for true in (0.6, 1.0, 2.5):
+        assert fit_temperature([simulated(rng, true) for _ in range(6)]) == pytest.approx(true, rel=0.1)
+
+
+def test_the_threshold_is_that_of_the_best_dice() -> None:
+    rng = np.random.default_rng(1)
+    cases = [simulated(rng) for _ in range(4)]
+    found = fit_threshold(cases, 1.0)
+
+    def dice(threshold: float) -> float:
+        masks = [(c.probability(1.0) > threshold, c.label) for c in cases]
+        return float(np.mean([2 * (m & y).sum() / (m.sum() + y.sum()) for m, y in masks]))
+
+    assert dice(found) == max(dice(t) for t in np.arange(0.2, 0.801, 0.02).round(2))
+    assert 0.2 < found < 0.5  # Dice wants more than the even odds would give
+
+
+def test_the_interval_holds_the_volume_of_nine_cases_in_ten() -> None:
+    rng = np.random.default_rng(2)
+
+    def case() -> Draws:
+        return simulated(rng, voxels=int(rng.integers(50, 400)))
+
+    quantile = conformal_quantile([case() for _ in range(300)], 1.0, 0.5)
+    held = []
+    for _ in range(600):
+        new = case()
+        p = new.probability(1.0)
+        interval = volume_interval((p > 0.5).sum() * new.voxel_ml, torch.tensor(p), new.voxel_ml, quantile)
+        assert interval is not None
+        held.append(interval[0] <= new.label.sum() * new.voxel_ml <= interval[1])
+    assert 0.85 < np.mean(held) < 0.95
+    assert volume_interval(1.0, torch.rand(5), 0.01, -1.0) is None  # never fitted
+
+
+def test_too_little_to_fit_is_refused() -> None:
+    rng = np.random.default_rng(3)
+    with pytest.raises(InputError, match="wanted at least 9 cases, came 8"):
+        conformal_quantile([simulated(rng)] * 8, 1.0, 0.5)
+    assert math.isfinite(conformal_quantile([simulated(rng)] * 9, 1.0, 0.5))
+    empty = Draws(np.zeros((1, 4)), np.zeros((1, 4)), np.zeros(4, bool), np.zeros(4, bool), 0.01)
+    for fit in (lambda: fit_temperature([empty]), lambda: fit_threshold([empty], 1.0)):
+        with pytest.raises(InputError, match="calibration: wanted cases"):
+            fit()

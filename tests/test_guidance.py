@@ -1,0 +1,149 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import pytest
+import torch
+
+from roi_fusion.diffusion import Level, make_scheduler
+from roi_fusion.errors import InputError
+from roi_fusion.guidance import GuidedDraw, RoiGuidance
+from roi_fusion.inferers import PREDICTION_CHANNELS, SamplingInferer
+from roi_fusion.intensity import fusion_sources
+from roi_fusion.network import RoiFusionNet
+from roi_fusion.ssim import ssim_map
+
+
+@pytest.fixture(scope="module")
+def net() -> RoiFusionNet:
+    torch.manual_seed(0)
+    net = RoiFusionNet(channels=(8, 8, 12, 12), denoiser_channels=(4, 4, 6), detail_channels=4).eval()
+    for parameter in net.parameters():
+        parameter.data += 0.06 * torch.randn_like(parameter)
+    return net
+
+
+def head(depth: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A pair of textured volumes, a brain and a bone beside it."""
+    torch.manual_seed(1)
+    image = torch.nn.functional.avg_pool3d(torch.randn(1, 2, 48, 40, depth), (3, 3, 1), 1, (1, 1, 0)) * 2
+    image[:, :, :4] = 0
+    brain, bone = torch.zeros(1, 1, 48, 40, depth), torch.zeros(1, 1, 48, 40, depth)
+    brain[:, :, 8:28], bone[:, :, 28:36] = 1, 1
+    return image, brain, bone
+
+
+def logits(brain: torch.Tensor, bone: torch.Tensor, gate: float = 0.0) -> torch.Tensor:
+    flat = torch.full_like(brain, gate)
+    return torch.cat([torch.full_like(brain, -4.0), 8 * brain - 4, 8 * bone - 4, flat, torch.zeros_like(brain)], dim=1)
+
+
+LATE = Level(100.0, 0.9, 0.4)
+
+
+def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
+    raise AssertionError("no pass through the network is wanted")
+
+
+def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bound(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    raw = logits(brain, bone)
+    draw = GuidedDraw(RoiGuidance(strength=1.0, num_updates=4), net, image)
+    guided = raw
+    for _ in range(3):
+        guided = draw.correct(raw, torch.zeros_like(image), LATE, never)
+    assert len(draw.energies) == 3
+    assert all(after < before for before, after in draw.energies)
+    assert draw.energies[-1][1] < 0.5 * draw.energies[0][0]
+    gate = torch.sigmoid(guided[:, 3:4])
+    assert gate[brain > 0].mean() > 0.65 > 0.35 > gate[bone > 0].mean()
+    fused, (mri, ct) = net.compose(image, guided)[:, :1], fusion_sources(image)
+    residual = fused - (gate * mri + (1 - gate) * ct)
+    assert residual.abs().max() <= net.residual_bound + 1e-6
+    assert torch.equal(guided[:, 1:3], raw[:, 1:3])
+
+
+def test_its_energy_is_the_weighted_regional_ssim(net: RoiFusionNet) -> None:
+    image, brain, bone = head(depth=11)  # more slices than a chunk
+    raw = logits(brain, bone)
+    mean, std = 0.4, 0.2
+    draw = GuidedDraw(RoiGuidance(alpha=0.7, beta=1.3, num_updates=1), net, image, (mean, std))
+    draw.correct(raw, torch.zeros_like(image), LATE, never)
+    fused, (mri, ct) = net.compose(image, raw)[:, :1], fusion_sources(image)
+    clear = brain.clone()
+    clear[:, :, 27] = 0  # beside the bone
+    expected = 0.0
+    for weight, source, roi in ((0.7, mri, clear), (1.3, ct, bone)):
+        similarity = ssim_map(fused * std + mean, source * std + mean)
+        expected += weight * (1 - float(similarity[roi > 0].mean()))
+    assert draw.energies[0][0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_users_masks_replace_the_networks(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    raw = logits(bone, brain)  # the network takes one for the other
+    draw = GuidedDraw(RoiGuidance(num_updates=4), net, image, masks={"brain_mask": brain, "bone_mask": bone})
+    gate = torch.sigmoid(draw.correct(raw, torch.zeros_like(image), LATE, never)[:, 3:4])
+    assert gate[brain > 0].mean() > 0.6 > 0.4 > gate[bone > 0].mean()
+    lesion = torch.zeros_like(brain)
+    lesion[:, :, 10:14, 10:14, 1:3] = 1
+    draw = GuidedDraw(RoiGuidance(gamma=1.0, strength=6.0), net, image, masks={"lesion_mask": lesion})
+    early = Level(900.0, 0.1, 0.99)
+    for _ in range(3):
+        moved = draw.correct(raw, torch.zeros_like(image), early, never)
+    assert moved[:, :1][lesion > 0].min() > 0 > moved[:, :1][lesion == 0].max()
+
+
+def test_the_lesion_follows_the_heads_own_prediction_from_half_time_on(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    raw = logits(brain, bone)
+    raw[:, :1, 10:14, 10:14, 1:3] = 1.0
+    raw[:, :1, 14:16, 10:14, 1:3] = -1.0
+    draw = GuidedDraw(RoiGuidance(gamma=0.5), net, image)
+    early = draw.correct(raw, torch.zeros_like(image), Level(900.0, 0.1, 0.99), never)
+    assert torch.equal(early[:, :1], raw[:, :1])
+    late = draw.correct(raw, torch.zeros_like(image), LATE, never)
+    assert (late[:, :1, 10:14, 10:14, 1:3] > 1).all()
+    assert (late[:, :1, 14:16, 10:14, 1:3] < -1).all()
+
+
+@pytest.mark.parametrize("mode", ["logits", "full"])
+@pytest.mark.parametrize("scheduler", ["ddim", "rflow"])
+def test_a_guided_run_is_deterministic_and_logs_falling_energies(net: RoiFusionNet, mode: str, scheduler: str) -> None:
+    image = head()[0]
+    guidance = RoiGuidance(mode=mode, num_updates=1)
+    inferer = SamplingInferer(make_scheduler(scheduler), 3, num_samples=2, guidance=guidance)
+    first = inferer(image, net)
+    energies = inferer.reports[0]["energy"]
+    assert len(energies) == 3
+    assert all(after <= before for before, after in energies)
+    assert torch.equal(inferer(image, net), first)
+    assert not first.requires_grad
+    channel = dict(zip(PREDICTION_CHANNELS, first[0]))
+    mri, ct = (v[0, 0] for v in fusion_sources(image))
+    blend = channel["provenance"] * mri + (1 - channel["provenance"]) * ct
+    assert torch.allclose(channel["fused"][4:], (blend + channel["residual"])[4:], atol=1e-5)
+    assert channel["residual"].abs().max() <= net.residual_bound
+
+
+def test_off_and_strength_zero_change_nothing(net: RoiFusionNet) -> None:
+    image = head()[0]
+    plain = SamplingInferer(make_scheduler(), 2, num_samples=2)(image, net)
+    for guidance in (RoiGuidance(mode="off"), RoiGuidance(strength=0.0)):
+        assert torch.equal(SamplingInferer(make_scheduler(), 2, num_samples=2, guidance=guidance)(image, net), plain)
+
+
+def test_bad_settings_are_refused(net: RoiFusionNet) -> None:
+    for wrong, word in (
+        ({"strength": -1.0}, "strength"),
+        ({"mode": "on"}, "mode"),
+        ({"schedule": "up"}, "schedule"),
+        ({"num_updates": 0}, "num_updates"),
+        ({"kappa": float("nan")}, "kappa"),
+    ):
+        with pytest.raises(InputError, match=word):
+            RoiGuidance(**wrong)
+    image, brain, _ = head()
+    with pytest.raises(InputError, match=r"brain_mask: wanted the grid \(48, 40, 4\) of the image, came \(48, 40, 3\)"):
+        GuidedDraw(RoiGuidance(), net, image, masks={"brain_mask": brain[..., :3]})
+    with pytest.raises(InputError, match="guidance_masks"):
+        GuidedDraw(RoiGuidance(), net, image, masks={"skull": brain})

@@ -1,0 +1,80 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The shipped weights on real CT and MR slices, by the commands a user types; skips where the slices are absent."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import BUNDLE, ROOT, shared
+from PIL import Image
+
+PATIENT, SLICES = "21", range(4, 20, 2)
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every other slice of one patient, through slices_to_case.py, inference.json and export_slices.py."""
+    source, root = shared("data/harvard_ct_mri"), tmp_path_factory.mktemp("real")
+    for kind in ("CT", "MRI"):
+        (root / kind).mkdir()
+        chosen = sorted((source / kind).glob(f"{PATIENT}*.png"))[::2][:8]
+        for k, picture in enumerate(chosen):
+            shutil.copy(picture, root / kind / f"{PATIENT}{k:03d}.png")
+    scripts = ROOT / "scripts"
+    folders = ["--ct_dir", str(root / "CT"), "--mri_dir", str(root / "MRI"), "--output_dir", str(root / "cases")]
+    run(str(scripts / "slices_to_case.py"), *folders, "--spacing_mm", "1,1,10")
+    data = ["--dataset_dir", str(root / "cases"), "--output_dir", str(root / "results"), "--num_samples", "1"]
+    run("-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *data, cwd=BUNDLE)
+    out = ["--results_dir", str(root / "results"), "--output_dir", str(root / "fused" / "ours"), "--window_mri", "0,255"]
+    run(str(scripts / "export_slices.py"), *out)
+    return root
+
+
+def test_mri_shows_in_the_brain_and_ct_in_the_skull_on_an_exactly_flat_background(fused: Path) -> None:
+    case = next((fused / "cases").iterdir())
+    result = fused / "results" / case.name
+    volume, mri, ct = (np.asarray(nib.load(p).dataobj) for p in (result / "fused.nii.gz", case / "mri.nii.gz", case / "ct.nii.gz"))
+    provenance = np.asarray(nib.load(result / "provenance.nii.gz").dataobj)
+    outside = (ct < -900) & (mri == 0)
+    assert outside.mean() > 0.2
+    assert (volume[outside] == 0).all()
+    bone = ct >= 1000
+    brain = (provenance > 0.9) & (ct > 0) & (ct < 80) & (mri > 30)
+    assert brain.sum() > 0.1 * brain.size
+    assert np.corrcoef(volume[brain], mri[brain])[0, 1] > 0.98
+    assert np.nanmean(provenance[bone]) < 0.2
+    assert np.median(volume[bone]) > 1.3 * np.median(volume[brain])
+    facts = json.loads((result / "result.json").read_text())
+    assert facts["fused_at_bounds"] == 0
+    assert all(after <= before for before, after in facts["guidance_energy"])
+
+
+def test_the_literatures_metrics_on_the_exported_slices_are_above_the_best_published_network(fused: Path) -> None:
+    spec = importlib.util.spec_from_file_location("fusion_metrics", shared("fusion_metrics.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = []
+    for picture in sorted((fused / "fused" / "ours").glob("*.png")):
+        read = [np.asarray(Image.open(fused / k / picture.name).convert("L")) for k in ("MRI", "CT")]
+        exported = np.asarray(Image.open(picture))
+        assert (exported[(read[0] == 0) & (read[1] == 0)] == 0).mean() > 0.99
+        rows.append(module.evaluate(*read, exported))
+    peers = json.loads(shared("data/harvard_peers.json").read_text())["methods"]
+    assert np.mean([r["brain_ssim"] for r in rows if "brain_ssim" in r]) > 0.88
+    assert np.mean([r["bone_ssim"] for r in rows if "bone_ssim" in r]) > max(p["bone_ssim"] for p in peers.values() if p)
