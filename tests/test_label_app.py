@@ -388,6 +388,8 @@ def test_submitting_scoring_and_training(server: Server, data: Path, work: Path)
 
     before, image = read_weights(weights), volume(server.infer("fused", image=CASES[3]))
     assert server("POST", "/train/lesion", json=TRAINING).status_code == 200
+    while server("GET", "/train/").json()["status"] == "SUBMITTED":
+        time.sleep(0.1)
     assert server("POST", "/train/lesion", json=TRAINING).status_code == 429  # one at a time
     during = 0
     while server("GET", "/train/").json()["status"] in ("SUBMITTED", "RUNNING"):

@@ -320,9 +320,10 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         except InputError as e:
             refused[path.name] = str(e)
             continue
-        interval = facts["lesion_ml_interval"]
+        interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
+        between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
         text = (
-            f"lesion {facts['lesion_ml']:.2f} mL ({interval[0]:.2f}–{interval[1]:.2f}) · "
+            f"lesion {facts['lesion_ml']:.2f} mL{between} · "
             f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
             f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
             f"guidance {facts['guidance']}"
