@@ -14,8 +14,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import BUNDLE, ROOT, shared
 from PIL import Image
+
+from conftest import BUNDLE, ROOT, shared
 
 PATIENT, SLICES = "21", range(4, 20, 2)
 
@@ -47,7 +48,9 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mri_shows_in_the_brain_and_ct_in_the_skull_on_an_exactly_flat_background(fused: Path) -> None:
     case = next((fused / "cases").iterdir())
     result = fused / "results" / case.name
-    volume, mri, ct = (np.asarray(nib.load(p).dataobj) for p in (result / "fused.nii.gz", case / "mri.nii.gz", case / "ct.nii.gz"))
+    volume, mri, ct = (
+        np.asarray(nib.load(p).dataobj) for p in (result / "fused.nii.gz", case / "mri.nii.gz", case / "ct.nii.gz")
+    )
     provenance = np.asarray(nib.load(result / "provenance.nii.gz").dataobj)
     outside = (ct < -900) & (mri == 0)
     assert outside.mean() > 0.2

@@ -31,7 +31,8 @@ def result(root: Path, data: Path, name: str, facts: dict | None = None) -> Path
     content = {
         "mri": str(data / name / "mri.nii.gz"), "ct": str(data / name / "ct.nii.gz"), "lesion_ml": 1.5,
         "lesion_ml_interval": [1.0, 2.0],
-        "largest_residual": 12.5, "num_inference_steps": 4, "num_samples": 2, "seed": 0, "guidance": "off", **(facts or {}),
+        "largest_residual": 12.5, "num_inference_steps": 4, "num_samples": 2, "seed": 0,
+        "guidance": {"mode": "off"}, **(facts or {}),
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(content))
     return folder

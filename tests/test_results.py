@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 
 from roi_fusion.inferers import PREDICTION_CHANNELS
+from roi_fusion.intensity import brighten_bone
 from roi_fusion.results import RESULT_FILES, FusionResultd, MaskOutsided, save_case
 
 INTENSITY = {

@@ -89,7 +89,10 @@ def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
         raise InputError("calibration: wanted cases with a lesion, came none")
 
     def mean_dice(threshold: float) -> float:
-        dice = [2 * np.sum((p > threshold) & y) / max(np.sum(p > threshold) + np.sum(y), 1) for p, y in with_lesion]
+        dice = []
+        for p, y in with_lesion:
+            mask = p > threshold
+            dice.append(2 * np.count_nonzero(mask & y) / (np.count_nonzero(mask) + np.count_nonzero(y)))
         return float(np.mean(dice))
 
     return max((round(float(t), 2) for t in np.arange(0.2, 0.801, 0.02)), key=mean_dice)
@@ -202,7 +205,7 @@ def calibrate_checkpoint(
     parser = ConfigParser()
     parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
     parser.update({"dataset_dir": str(dataset_dir), "split": split, **knobs})
-    network = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
+    network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
     inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
     inferer.keep_draws = True
     facts = calibrate(network, inferer, (dataset[i] for i in range(len(dataset))))

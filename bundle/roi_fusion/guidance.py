@@ -48,7 +48,7 @@ class RoiGuidance:
     """
 
     mode: str = "logits"
-    alpha: float = 1.0
+    alpha: float = 2.0
     beta: float = 1.0
     gamma: float = 0.1
     strength: float = 2.0
@@ -262,8 +262,10 @@ class _SliceEnergy:
 
 
 def _boundary_energy(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Boundary loss (Kervadec et al. 2019): the probability weighted by its signed distance to the target's border, in voxels of
-    the plane; its gradient has the right sign everywhere, which a loss on soft rims has not."""
+    """Boundary loss (Kervadec et al. 2019): the probability weighted by its signed distance to the target's border.
+
+    Its gradient has the right sign everywhere, which a loss on soft rims has not.
+    """
     inside = target[0, 0].cpu().numpy() > 0
     sampling = (1.0, 1.0, 3.0)
     distance = distance_transform_edt(~inside, sampling) - distance_transform_edt(inside, sampling)

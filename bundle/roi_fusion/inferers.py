@@ -95,22 +95,16 @@ class SamplingInferer(Inferer):
         """
         net = _network_of(network)
         self.threshold.copy_(net.threshold)
-        self.volume_quantile.copy_(net.volume_quantile)
+        self.volume_quantile.copy_(torch.as_tensor(net.volume_quantile))
         plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
         scale, masks = kwargs.get("intensity") or {}, kwargs.get("masks") or {}
-        self.reports = []
+        self.reports, results = [], []
         with torch.no_grad():
-            out = torch.cat(
-                [
-                    self._one(
-                        plain[i : i + 1],
-                        net,
-                        tuple(float(scale[k][i]) for k in ("mri_mean", "mri_std")) if scale else TYPICAL_MRI_SCALE,
-                        {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()},
-                    )
-                    for i in range(len(plain))
-                ]
-            )
+            for i in range(len(plain)):
+                mri_scale = (float(scale["mri_mean"][i]), float(scale["mri_std"][i])) if scale else TYPICAL_MRI_SCALE
+                own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
+                results.append(self._one(plain[i : i + 1], net, mri_scale, own_masks))
+        out = torch.cat(results)
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
     def _one(

@@ -28,8 +28,8 @@ def brighten_bone(ct: torch.Tensor) -> torch.Tensor:
     """Normalised CT → its value in the fused volume: monotone and piecewise linear, the identity up to brain tissue.
 
     It does what the brain window does on a reading screen. After normalisation dense bone lies at 1.4 to 2.1 standard
-    deviations, as bright as ordinary MRI tissue, and a fused skull would be grey. Here ordinary brain (35 HU, -0.3) stays, acute
-    blood (80 HU, 0.6) goes to 2.3, and 1000 HU (2.1) to 3.3, beside the MRI's 99th percentile (3 over phantoms).
+    deviations, as bright as ordinary MRI tissue, and a fused skull would be grey. Here ordinary brain (35 HU, -0.3) stays,
+    acute blood (80 HU, 0.6) goes to 2.3, and 1000 HU (2.1) to 3.3, beside the MRI's 99th percentile (3 over phantoms).
     """
     return ct + 1.9 * (ct + 0.3).clamp(min=0) - 2.23 * (ct - 0.6).clamp(min=0)
 
@@ -40,8 +40,9 @@ def undo_brighten_bone(fused: torch.Tensor) -> torch.Tensor:
 
 
 def fusion_sources(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a fused volume is blended from: the normalised MRI and the CT by :func:`brighten_bone`, each ``[B, 1, X, Y, Z]`` and 0
-    outside the head.
+    """What a fused volume is blended from: the normalised MRI, and the CT by :func:`brighten_bone`.
+
+    Each is ``[B, 1, X, Y, Z]`` and 0 outside the head.
 
     Args:
         image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.

@@ -137,7 +137,7 @@ KNOBS: dict[str, Knob] = {
         choices=MODES,
         where="inference",
     ),
-    "guidance_alpha": Knob("float", 1.0, "weight of the brain term in the guidance", low=0, where="inference"),
+    "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
     "guidance_beta": Knob("float", 1.0, "weight of the bone term in the guidance", low=0, where="inference"),
     "guidance_gamma": Knob("float", 0.1, "share of η at which the lesion logit moves", low=0, where="inference"),
     "guidance_strength": Knob("float", 2.0, "η, the longest move of a logit in one update", low=0, where="inference"),

@@ -197,7 +197,7 @@ def lesion_metrics(
         raise InputError(f"lesion_metrics: wanted tolerance_mm of 0 or more, came {tolerance_mm}")
     voxel_ml = float(np.prod(spacing)) / 1000 if p.ndim == 3 else float("nan")
     n_pred, n_ref = np.count_nonzero(p), np.count_nonzero(r)
-    out = {"volume_difference_ml": (n_pred - n_ref) * voxel_ml}
+    out: dict[str, float] = {"volume_difference_ml": (n_pred - n_ref) * voxel_ml}
     if not n_pred and not n_ref:
         return {"dice": np.nan, "nsd": np.nan, "hd95_mm": np.nan, "lesion_f1": np.nan, **out}
     if not n_pred or not n_ref:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ def _parse(bundle_root: str | Path, knobs: dict[str, Any]) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(str(file))
     parser.update({"bundle_root": str(bundle_root), **knobs})
-    check_config(parser.config, STRUCTURE)
+    check_config(cast(dict[str, Any], parser.config), STRUCTURE)
     return parser
 
 

@@ -219,6 +219,12 @@ def history_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     return figures
 
 
+def _spread_text(facts: Mapping[str, Any]) -> str:
+    """What the draws differ by: mean deviation of the lesion probability from noise, from mirrors and from both."""
+    spread = {k: v for k, v in facts.get("lesion_spread", {}).items() if v is not None}
+    return " · spread of the lesion probability: " + ", ".join(f"{v:.3f} {k}" for k, v in spread.items()) if spread else ""
+
+
 def _cell(entry: Mapping[str, Any] | None, digits: int) -> dict[str, str]:
     if not entry or entry.get("mean") is None:
         return {"value": "–", "ci": ""}
@@ -326,7 +332,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
             f"lesion {facts['lesion_ml']:.2f} mL{between} · "
             f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
             f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
-            f"guidance {facts['guidance']}"
+            f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"
         )
         cases.append({"name": path.name, "facts": text, "data": data})
     shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def load_study(checkpoint: str | Path, dataset_dir: str | Path) -> tuple[RoiFusi
     parser = ConfigParser()
     parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
     parser["dataset_dir"] = str(dataset_dir)
-    network = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
+    network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
     dataset = parser.get_parsed_content("dataset")
     items = [dataset[i] for i in range(len(dataset))]
     if dataset.errors:
@@ -86,7 +87,7 @@ def steps(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir
     """Metrics by number of sampling steps, unguided."""
     counts = (1, 2, 4, 8, 50)
     inferers = {n: _inferer(None, n) for n in counts}
-    return [_measured(f"{n} steps", items, network, lambda i, n=n: _predict(network, inferers[n], i)) for n in counts]
+    return [_measured(f"{n} steps", items, network, partial(_predict, network, inferers[n])) for n in counts]
 
 
 def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
@@ -116,9 +117,9 @@ def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_
     off, logits = _inferer(None), _inferer(RoiGuidance())
     full = _inferer(RoiGuidance(mode="full", strength=0.5, num_updates=1))
     rows = [
-        _measured("network, 4 steps, no guidance", items, network, lambda i: _predict(network, off, i)),
-        _measured("network, 4 steps, guided on the logits", items, network, lambda i: _predict(network, logits, i)),
-        _measured("network, 4 steps, guided through the network", items, network, lambda i: _predict(network, full, i)),
+        _measured("network, 4 steps, no guidance", items, network, partial(_predict, network, off)),
+        _measured("network, 4 steps, guided on the logits", items, network, partial(_predict, network, logits)),
+        _measured("network, 4 steps, guided through the network", items, network, partial(_predict, network, full)),
         _measured("network, one pass", items, network, one_pass),
         _measured("plain average, guided, no network (true masks)", items, network, without_network),
     ]
@@ -173,7 +174,7 @@ def misregistration(
             parser["dataset_dir"] = str(move_ct(dataset_dir, output_dir / f"moved_{shift}mm_{angle}deg", shift, angle))
             dataset = parser.get_parsed_content("dataset")
             moved = [dataset[i] for i in range(len(dataset))]
-        row = _measured(f"{shift} mm, {angle}°", moved, network, lambda i: _predict(network, guided, i))
+        row = _measured(f"{shift} mm, {angle}°", moved, network, partial(_predict, network, guided))
         rows.append({**row, "shift_mm": shift, "angle_degrees": angle})
     return rows
 
@@ -190,7 +191,7 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 def uncertainty(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
     """Does the uncertainty find errors, is the probability calibrated, and does the interval hold the volume?"""
     many, single = _inferer(RoiGuidance(), draws=4), _inferer(RoiGuidance(), draws=1)
-    threshold, quantile = float(network.threshold), float(network.volume_quantile)
+    threshold, quantile = (float(torch.as_tensor(v)) for v in (network.threshold, network.volume_quantile))
     pooled: dict[str, list[np.ndarray]] = {"wrong": [], "many": [], "single": []}
     eces, held, widths = [], [], []
     metrics = CaseMetrics(threshold=threshold, with_baselines=False)
