@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ class Infer(BundleInferTask):
         except Exception as e:  # readers raise whatever broken bytes lead them to
             raise InputError(sentence_for(e, case)) from e
 
+    def sampler(self) -> Any:
+        return super().inferer()
+
+    def inferer(self, data: Any = None) -> Any:
+        return partial(self.sampler(), intensity={k: [v] for k, v in data["intensity"].items()})  # it guides on the MRI's scale
+
     def run(self, image: str, label: str | None = None) -> dict[str, Any]:
         """All volumes of a case after postprocessing, nothing written; with `label` as its reference where it is given."""
         return self({"image": image, "skip_writer": True, **({"label": label} if label else {})})[1]
@@ -99,7 +106,7 @@ class Infer(BundleInferTask):
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str, dict[str, Any]]:
         kind = first_of(data["kind"])
         key, dtype = KINDS[kind]
-        facts = {"kind": kind, **ResultWriter("", self.inferer(data)).facts(data, data)}
+        facts = {"kind": kind, **ResultWriter("", self.sampler()).facts(data, data)}
         ending = data.get("result_extension") or ".nii.gz"
         if ending == ".nrrd":
             return super().writer({**data, "pred": data[key][0]}, ending, dtype)[0], facts
@@ -216,7 +223,7 @@ class Metrics(ScoringMethod):
             except InputError as e:
                 answer[image] = {"error": str(e)}
                 continue
-            measured = CaseMetrics(float(task.inferer(data).threshold)).measure(data, data["prediction"])
+            measured = CaseMetrics(float(task.sampler().threshold)).measure(data, data["prediction"])
             rows += measured
             own = {k: v for k, v in measured[0].items() if not (isinstance(v, float) and not math.isfinite(v))}
             datastore.update_label_info(image, "final", {"metrics": own})

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from .cases import inference_datalist, sentence_for
+from .cases import collate_cases, inference_datalist, sentence_for
 from .errors import InputError
-from .evaluation import ResultWriter
+from .evaluation import CasePreparer, ResultWriter
 from .knobs import STRUCTURE, check_config
 from .results import RESULT_FILES, save_case
 from .resume import load_weights
@@ -90,6 +90,7 @@ class Predictor:
             self._parser.get_parsed_content("network"), self._parser.get_parsed_content("checkpoint")
         ).eval()
         self.inferer = self._parser.get_parsed_content("inferer")
+        self._preparer = CasePreparer(self._parser.get_parsed_content("guidance_masks"))
         self._postprocess = self._parser.get_parsed_content("postprocessing")
 
     def __call__(
@@ -99,10 +100,12 @@ class Predictor:
         if output_dir is not None and Path(output_dir).is_file():
             raise InputError(f"output_dir: wanted a folder, came the file {output_dir}")
         case = _prepare(self._parser, mri_path, ct_path)
-        case["pred"] = self.inferer(case["image"][None].to(self.device), self.network)[0].cpu()
+        extra = self._preparer(collate_cases([case]))[3]  # what guides, as an evaluation hands it over
+        case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()
         result = self._postprocess(case)
         if output_dir is not None:
-            save_case(output_dir, str(case["case"]), result, ResultWriter(output_dir, self.inferer).facts(case, result))
+            writer = ResultWriter(output_dir, self.inferer, self._preparer.guidance_masks)
+            save_case(output_dir, str(case["case"]), result, writer.facts(case, result))
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
         return {**volumes, "affine": np.asarray(result["pred"].affine, dtype=np.float64)}
 

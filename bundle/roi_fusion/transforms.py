@@ -93,7 +93,7 @@ class CompleteCased(Transform):
             d["image"] = str(mri)
         stem, dot, ending = mri.name.partition(".")
         if not d.get("case"):
-            d["case"] = (mri.parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
+            d["case"] = (mri.absolute().parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
         if d.get("ct") is None:
             if stem != "mri" and not stem.endswith("_mri"):
                 raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
