@@ -90,7 +90,8 @@ def walk(
     address: str = "http://127.0.0.1:8000",
     output: str = "label_work/walk.png",
     labels: int = 2,
-    max_epochs: int = 10,
+    max_epochs: int = 40,
+    learning_rate: float = 1e-3,
 ) -> None:
     """Submit the lesions of the studies that the model knows least, train, and picture a study before and after.
 
@@ -99,7 +100,8 @@ def walk(
         address: of the server.
         output: picture to write.
         labels: studies to submit.
-        max_epochs: epochs to train.
+        max_epochs: epochs to train; with so few studies an epoch is one step.
+        learning_rate: of the training.
     """
     client, kinds = Client(address), ("lesion", "fused", "uncertainty")
     seen: list[str] = []
@@ -119,7 +121,7 @@ def walk(
     if not seen:
         raise InputError("studies: wanted at least one without a submitted label, came none")
     print(f"training {max_epochs} epochs on {len(seen)} submitted labels ...", flush=True)
-    client.train(max_epochs=max_epochs, val_split=0)
+    client.train(max_epochs=max_epochs, learning_rate=learning_rate, val_interval=max(1, max_epochs // 4), val_split=0)
     after = {kind: client.infer(seen[0], kind) for kind in kinds}
     mri, ct, truth = (
         np.asarray(nib.load(Path(studies) / seen[0] / f"{n}.nii.gz").dataobj) for n in ("mri", "ct", "lesion_mask")
