@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from conftest import BUNDLE, ROOT, shared
+from roi_fusion.roi_masks import largest_component
 
 PATIENT, SLICES = "21", range(4, 20, 2)
 
@@ -76,7 +77,9 @@ def test_the_literatures_metrics_on_the_exported_slices_are_above_the_best_publi
     for picture in sorted((fused / "fused" / "ours").glob("*.png")):
         read = [np.asarray(Image.open(fused / k / picture.name).convert("L")) for k in ("MRI", "CT")]
         exported = np.asarray(Image.open(picture))
-        assert (exported[(read[0] == 0) & (read[1] == 0)] == 0).mean() > 0.99
+        background = largest_component((read[0] == 0) & (read[1] == 0))
+        assert background.mean() > 0.2
+        assert not exported[background].any()
         rows.append(module.evaluate(*read, exported))
     peers = json.loads(shared("data/harvard_peers.json").read_text())["methods"]
     assert np.mean([r["brain_ssim"] for r in rows if "brain_ssim" in r]) > 0.88

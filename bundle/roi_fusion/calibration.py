@@ -63,23 +63,20 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(cases: Sequence[Draws]) -> float:
-    """The temperature of least cross entropy in the dilated lesion regions (Guo et al. 2017), from 0.2 to 5.
+    """The temperature of the least Brier score in the dilated lesion regions, from 0.2 to 20.
 
-    Each case counts the same.
+    Each case counts the same. Cross entropy, the usual choice (Guo et al. 2017), is ruled by the few lesions that are missed
+    with certainty, and would blur all others for them; the Brier score is as proper and bounded.
     """
     judged = [c for c in cases if c.judged.any()]
     if not judged:
         raise InputError("calibration: wanted cases with a lesion or a predicted one, came none")
 
-    def cross_entropy(log_temperature: float) -> float:
-        total = 0.0
-        for case in judged:
-            p = case.probability(math.exp(log_temperature))[case.judged].clip(1e-6, 1 - 1e-6)
-            y = case.label[case.judged] > 0
-            total -= float(np.log(np.where(y, p, 1 - p)).mean())
-        return total
+    def brier(log_temperature: float) -> float:
+        errors = [c.probability(math.exp(log_temperature))[c.judged] - c.label[c.judged] for c in judged]
+        return float(np.mean([np.mean(e**2) for e in errors]))
 
-    return math.exp(minimize_scalar(cross_entropy, bounds=(math.log(0.2), math.log(5)), method="bounded").x)
+    return math.exp(minimize_scalar(brier, bounds=(math.log(0.2), math.log(20)), method="bounded").x)
 
 
 def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:

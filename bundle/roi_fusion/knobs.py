@@ -132,7 +132,7 @@ KNOBS: dict[str, Knob] = {
     ),
     "guidance": Knob(
         "str",
-        "logits",
+        "off",
         "ROI guidance of the sampler: off, on the logits, or full (through the network)",
         choices=MODES,
         where="inference",

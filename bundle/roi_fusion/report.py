@@ -22,6 +22,7 @@ from nibabel.processing import resample_from_to
 from . import __version__
 from .errors import InputError
 from .handlers import is_first_rank, read_history
+from .plots import evaluation_figures
 
 __all__ = [
     "case_figure", "figure_uri", "history_figures", "markdown_table", "metrics_text", "write_report", "write_training_report",
@@ -76,6 +77,8 @@ Lesion scores are the head's own prediction; – means not measured. Empty masks
 {% for row in classes.rows %}<tr><td>{{ row.name }}</td><td>{{ row.cases }}</td>
 {% for c in row.cells %}<td>{{ c.value }}{% if c.ci %}<span class="ci">{{ c.ci }}</span>{% endif %}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>{% endif %}
+{% if plots %}<h2>Plots</h2><div class="plots">{% for c in plots %}<img alt="{{ c.name }}" src="{{ c.data }}">{% endfor %}
+</div>{% endif %}
 {% if curves %}<h2>Training</h2><div class="curves">{% for c in curves %}<img alt="{{ c.name }}" src="{{ c.data }}">{%
 endfor %}</div>{% endif %}
 {% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left.
@@ -339,6 +342,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     page = Environment(autoescape=True).from_string(_PAGE).render(
         title=f"ROI Fusion report: {folder.resolve().name}", version=__version__, refused=refused, cases=cases,
         case_note=shown, curves=curves,
+        plots=[{"name": n, "data": figure_uri(f, 85)} for n, f in evaluation_figures(folder).items()],
         table=_table(summary["methods"]) if summary else None, n_cases=summary["cases"] if summary else 0,
         counts=summary["counts"] if summary else {}, classes=_table(summary["by_volume_class"]) if summary else None,
     )  # fmt: skip
