@@ -54,6 +54,7 @@ def test_results_are_in_mri_units_and_clean_outside() -> None:
     assert out["provenance"][0, :2].isnan().all()
     assert out["provenance"][0, 5].isnan().all()  # nobody can tell
     far = (data["image"][0] - brighten_bone(data["image"][1])).abs() >= 0.1
+    far[:2] = False  # outside the head
     assert torch.equal(out["provenance"][0][far].as_tensor(), data["pred"][3][far].as_tensor())
 
 
