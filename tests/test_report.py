@@ -55,7 +55,7 @@ def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_da
     ]
     (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)))
     page = write_report(tmp_path).read_text()
-    assert page.count("data:image/png;base64,") == 2 + 4
+    assert page.count("data:image/png;base64,") == 2 + 4 + 2
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     for text in (
         "phantom_0000",
