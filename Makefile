@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo test test-slow test-label label lint format clean
+.PHONY: env demo weights benchmark package test test-slow test-label label lint format clean
 
 env: $(STAMP)
 
@@ -20,6 +20,22 @@ DEMO_EPOCHS ?= 12
 
 demo: env
 	PYTHON=$(BIN)/python scripts/demo.sh demo $(DEMO_CASES) $(DEMO_EPOCHS)
+
+# LESIONS: packed real lesion masks (.npz). All three go on where they were interrupted.
+LESIONS ?= ../shared/data/soop_lesions.npz
+OUTPUT ?= build
+
+weights: env
+	$(BIN)/python scripts/train_weights.py --output_dir $(OUTPUT)/weights --lesions $(LESIONS)
+
+benchmark: env
+	for part in quality speed robustness; do \
+	    $(BIN)/python scripts/benchmark.py $$part --output_dir $(OUTPUT)/benchmark --lesions $(LESIONS) || exit 1; \
+	    cp $(OUTPUT)/benchmark/$$part.json bundle/docs/results/; done
+	$(BIN)/python scripts/update_docs.py
+
+package: env
+	$(BIN)/python scripts/make_package.py
 
 test: env
 	$(BIN)/python -m pytest

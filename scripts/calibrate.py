@@ -14,6 +14,7 @@ def calibrate(
     num_inference_steps: int = 4,
     num_samples: int = 4,
     guidance: str = "logits",
+    precision: str = "auto",
 ) -> None:
     """Write calibrated weights, and a .json beside them.
 
@@ -25,10 +26,11 @@ def calibrate(
         num_inference_steps: sampling steps that the fit shall hold for.
         num_samples: draws that the fit shall hold for.
         guidance: off, logits or full.
+        precision: auto, bf16 or fp32.
     """
     facts = calibrate_checkpoint(
         checkpoint, dataset_dir, split, output, num_inference_steps=num_inference_steps, num_samples=num_samples,
-        guidance=guidance,
+        guidance=guidance, precision=precision,
     )  # fmt: skip
     for name in ("temperature", "threshold", "volume_quantile"):
         print(f"{name}: {facts[name]:.3f}")

@@ -2,11 +2,9 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Make a data set of registered MRI and head CT phantoms with known brain, bone and lesion masks."""
 
-from tqdm import tqdm
-
 from _cli import main
+from roi_fusion import phantoms
 from roi_fusion.lesions import PackedLesions
-from roi_fusion.phantoms import PhantomConfig, write_phantoms
 
 
 def make_phantoms(
@@ -18,7 +16,10 @@ def make_phantoms(
     lesions: str = "procedural",
     lesion_ids: str | None = None,
     misregistration_mm: float = 0.0,
+    varied_grid: bool = False,
+    lesion_free_share: float = 0.1,
     seed: int = 0,
+    num_workers: int = 0,
 ) -> None:
     """Write cases <output_dir>/phantom_NNNN/{mri,ct,lesion_mask,brain_mask,bone_mask}.nii.gz and dataset.json.
 
@@ -31,15 +32,17 @@ def make_phantoms(
         lesions: procedural, or a packed .npz file of real masks in MNI space.
         lesion_ids: FIRST:LAST, which masks of the file to draw from, as 0:800.
         misregistration_mm: move the CT by up to this many mm and turn it by up to as many degrees.
+        varied_grid: a grid for each case: 0.4-1.2 mm in plane, 3-7 mm slices, one in eight 1 mm isotropic.
+        lesion_free_share: share of cases without a lesion.
         seed: the same seed gives the same voxels.
+        num_workers: processes to draw with; an interrupted call is completed by the same call.
     """
-    config = PhantomConfig(
-        shape=tuple(shape), spacing_mm=tuple(spacing_mm), contrast=contrast, misregistration_mm=misregistration_mm
-    )
+    config = phantoms.PhantomConfig(
+        shape=tuple(shape), spacing_mm=tuple(spacing_mm), contrast=contrast, misregistration_mm=misregistration_mm,
+        lesion_free_share=lesion_free_share, varied_grid=varied_grid,
+    )  # fmt: skip
     packed = None if lesions == "procedural" else PackedLesions(lesions, lesion_ids)
-    cases = write_phantoms(output_dir, num_cases, config, lesions=packed, seed=seed)
-    for _ in tqdm(cases, total=num_cases, desc="phantoms", unit="case"):
-        pass
+    phantoms.make_phantoms(output_dir, num_cases, config, lesions=packed, seed=seed, num_workers=num_workers)
     print(f"{num_cases} cases in {output_dir}")
 
 

@@ -2,7 +2,6 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Studies of the sampler on cases with references: steps, guidance, misregistration, uncertainty, seams."""
 
-import math
 from pathlib import Path
 
 from _cli import main
@@ -12,23 +11,35 @@ from roi_fusion.results import versions
 from roi_fusion.studies import STUDIES, load_study, study_table
 
 
-def study(name: str, checkpoint: str, dataset_dir: str, output_dir: str) -> None:
-    """Measure, print the table and write <output_dir>/<name>.json.
+def study(
+    name: str,
+    checkpoint: str | tuple[str, ...],
+    dataset_dir: str,
+    output_dir: str,
+    cases: int | None = None,
+    precision: str = "auto",
+) -> None:
+    """Measure, print the table and write <output_dir>/study_<name>.json.
 
     Args:
         name: steps, guidance, misregistration, uncertainty or seams.
-        checkpoint: weights.
+        checkpoint: weights; several, joined by commas, are studied one after the other, as with and without something.
         dataset_dir: folder of cases with lesion masks.
         output_dir: folder of the result.
+        cases: how many of the folder's cases, the first ones; all when None.
+        precision: auto, bf16 or fp32, of the network's passes.
     """
     if name not in STUDIES:
         raise InputError(f"name: wanted one of {', '.join(STUDIES)}, came {name!r}")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    network, items = load_study(checkpoint, dataset_dir)
-    rows = STUDIES[name](network, items, Path(dataset_dir), folder)
-    path = folder / f"{name}.json"
-    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
+    weights = checkpoint if isinstance(checkpoint, (list, tuple)) else checkpoint.split(",")
+    networks, items = load_study(weights, dataset_dir, cases)
+    rows = []
+    for file, network in zip(weights, networks):
+        found = STUDIES[name](network, items, Path(dataset_dir), folder, precision)
+        rows += [{**row, "name": f"{Path(file).stem}: {row['name']}"} for row in found] if len(weights) > 1 else found
+    path = folder / f"study_{name}.json"
     write_json(path, {"study": name, "rows": rows, "versions": versions()})
     print(study_table(rows))
     print(path)

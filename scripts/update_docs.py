@@ -10,19 +10,18 @@ import sys
 from pathlib import Path
 
 from _cli import main
+from roi_fusion.benchmark_report import benchmark_document, eval_metrics, model_card_parts
 from roi_fusion.knobs import knob_table
-from roi_fusion.report import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bundle" / "docs" / "results"
+METADATA = "bundle/configs/metadata.json"
 DOCUMENTS = ("README.md", "bundle/docs/README.md")
 
 
 def generated() -> dict[str, str]:
     """Name of each generated part → its text."""
-    parts = {"knobs": knob_table()}
-    for file in sorted((ROOT / "bundle" / "docs" / "results").glob("*.json")):
-        parts[f"results:{file.stem}"] = markdown_table(json.loads(file.read_text()))
-    return parts
+    return {"knobs": knob_table(), **model_card_parts(json.loads((RESULTS / "quality.json").read_text()))}
 
 
 def filled(text: str, parts: dict[str, str]) -> str:
@@ -44,13 +43,17 @@ def update_docs(check: bool = False) -> None:
         check: change nothing; exit 1 when a document is not up to date.
     """
     parts = generated()
-    for name in DOCUMENTS:
+    wanted = {name: filled((ROOT / name).read_text(), parts) for name in DOCUMENTS}
+    wanted["docs/benchmarks.md"] = benchmark_document(RESULTS, ROOT / "docs" / "benchmarks.md.j2")
+    metadata = json.loads((ROOT / METADATA).read_text())
+    metadata["eval_metrics"] = eval_metrics(json.loads((RESULTS / "quality.json").read_text()))
+    wanted[METADATA] = json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
+    for name, new in wanted.items():
         path = ROOT / name
-        old = path.read_text()
-        new = filled(old, parts)
-        if new != old and check:
+        if check and (not path.is_file() or path.read_text() != new):
             sys.exit(f"{name} is not up to date: run python scripts/update_docs.py")
-        path.write_text(new)
+        if not check:
+            path.write_text(new)
 
 
 if __name__ == "__main__":

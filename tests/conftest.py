@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from roi_fusion.network import RoiFusionNet
 from roi_fusion.phantoms import PhantomConfig, write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,16 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_phantoms(folder, 3, PhantomConfig(shape=(96, 96, 16), spacing_mm=(2.4, 2.4, 9.0), lesion_free_share=0.0), seed=4)
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def net() -> RoiFusionNet:
+    """A small network with random weights: zero-initialised layers would hide faults."""
+    torch.manual_seed(0)
+    net = RoiFusionNet(channels=(8, 8, 12, 12), denoiser_channels=(4, 4, 6), detail_channels=4).eval()
+    for parameter in net.parameters():
+        parameter.data += 0.06 * torch.randn_like(parameter)
+    return net
 
 
 def shared(name: str) -> Path:

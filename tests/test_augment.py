@@ -6,8 +6,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from roi_fusion.augment import RandRegistrationJitterd, rigid_resample
+from roi_fusion.augment import ContrastFactsd, RandMissingModalityd, RandRegistrationJitterd, rigid_resample
 from roi_fusion.errors import InputError
+from roi_fusion.network import RoiFusionNet
 
 
 def blob(shape: tuple[int, int, int], centre: tuple[float, float, float], spacing: tuple[float, float, float]) -> torch.Tensor:
@@ -100,3 +101,46 @@ def test_bad_limits_are_refused() -> None:
         RandRegistrationJitterd(shift_mm=-1)
     with pytest.raises(InputError, match="registration jitter"):
         RandRegistrationJitterd(prob=1.5)
+
+
+def test_without_a_modality_the_target_comes_from_the_other() -> None:
+    data = sample()
+    seen = set()
+    drop = RandMissingModalityd(prob=1.0)
+    drop.set_random_state(0)
+    for _ in range(12):
+        out = drop(data)
+        if not out["image"].any():
+            seen.add("mri")
+            assert torch.equal(torch.as_tensor(out["dense"]) > 0, torch.as_tensor(data["head"]) > 0)
+            assert torch.equal(torch.as_tensor(out["ct"]), torch.as_tensor(data["ct"]))
+        else:
+            seen.add("ct")
+            assert not any(out[key].any() for key in ("ct", "bone", "dense"))
+    assert seen == {"mri", "ct"}
+    assert RandMissingModalityd(prob=0.0)(data)["image"].any()
+    with pytest.raises(InputError, match="missing_modality"):
+        RandMissingModalityd(prob=1.5)
+
+
+def test_a_crop_is_trained_with_the_description_that_inference_gives_the_whole() -> None:
+    torch.manual_seed(0)
+    image, ct = torch.randn(1, 41, 38, 6), torch.randn(1, 41, 38, 6)
+    image[:, :9], ct[:, :9] = 0, 0
+    net = RoiFusionNet(channels=(4, 4, 4, 4), denoiser_channels=(4, 4, 4), detail_channels=4)
+    noted = ContrastFactsd()({"image": MetaTensor(image), "ct": MetaTensor(ct)})
+    whole, crop = torch.cat([image, ct])[None], torch.cat([image, ct])[None, :, 10:26, 10:26]
+    told = net.descriptor(noted["contrast_facts"][None])
+    assert torch.equal(told, net.describe(whole))
+    assert not torch.allclose(told, net.describe(crop), atol=1e-2)
+    for parameter in net.parameters():  # layers that start at zero would hide a difference
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    out, t = net.eval()(crop), torch.full((1,), 999.0)
+    assert torch.equal(out, net.denoise(torch.zeros_like(crop), crop, t))
+    assert not torch.equal(out, net.denoise(torch.zeros_like(crop), crop, t, noted["contrast_facts"][None]))
+
+
+def test_a_missing_ct_is_not_moved_into_being() -> None:
+    data = {**sample(), "ct": torch.zeros_like(sample()["ct"])}
+    moved = RandRegistrationJitterd(prob=1.0)(data)
+    assert not moved["ct"].any()

@@ -113,7 +113,10 @@ def assert_equal_volumes(volume: nib.Nifti1Image, file: Path, like: Path) -> Non
     np.testing.assert_allclose(volume.affine, source.affine, atol=1e-4)
     assert volume.get_data_dtype() == expected.get_data_dtype()
     ours, theirs = np.asarray(volume.dataobj), np.asarray(expected.dataobj)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5 * max(1, np.nanmax(np.abs(theirs))))
+    scale = max(1, np.nanmax(np.abs(theirs)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4 * scale)
+    # Guidance steps by the sign of gradients: rounding between two runs in other surroundings shows in single voxels.
+    assert np.mean(~np.isclose(ours, theirs, atol=1e-5 * scale, equal_nan=True)) <= 1e-3
 
 
 def write_random_weights(path: Path) -> None:

@@ -131,3 +131,23 @@ def test_everything_is_finite_without_any_region() -> None:
     RoiFusionLoss()(pred, target).backward()
     assert pred.grad is not None
     assert torch.isfinite(pred.grad).all()
+
+
+def test_a_small_lesion_counts_as_much_as_a_large_one_in_the_same_batch() -> None:
+    target = make_target()
+    target["label"][0, :, 4:28, 4:28] = 1
+    target["label"][1, :, 10:12, 10:12, 1] = 1
+    loss = RoiFusionLoss()
+
+    def lesion(found: tuple[float, float]) -> float:
+        pred = torch.zeros(2, 5, 32, 32, 4)
+        pred[:, 1] = -10.0
+        for case, logit in enumerate(found):
+            pred[case, 1][target["label"][case, 0] > 0] = logit
+        loss(pred, target)
+        return float(loss.components["lesion"])
+
+    both, without_large, without_small = lesion((10, 10)), lesion((-10, 10)), lesion((10, -10))
+    gain_large, gain_small = without_large - both, without_small - both
+    entropy = 10 * target["label"].mean(dim=(1, 2, 3, 4)) / 2  # the part that does depend on size
+    assert gain_small - float(entropy[1]) > 0.8 * (gain_large - float(entropy[0])) > 0

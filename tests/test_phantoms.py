@@ -89,6 +89,37 @@ def test_files_parameters_and_progress(tmp_path: Path) -> None:
     assert np.array_equal(stored, draw_phantom(config, (9, 0)).ct)
 
 
+def test_an_interrupted_call_is_completed_and_workers_draw_the_same(tmp_path: Path) -> None:
+    config = PhantomConfig(shape=(32, 36, 4), spacing_mm=(6.0, 6.0, 30.0))
+    cases = write_phantoms(tmp_path / "a", 3, config, seed=2)
+    next(cases)
+    cases.close()
+    first = tmp_path / "a" / "phantom_0000" / "ct.nii.gz"
+    written = first.stat().st_mtime_ns
+    assert len(list(write_phantoms(tmp_path / "a", 3, config, seed=2))) == 3
+    assert first.stat().st_mtime_ns == written
+    list(write_phantoms(tmp_path / "b", 3, config, seed=2, num_workers=1))
+    for name in ("phantom_0000", "phantom_0002"):
+        same = [nib.load(tmp_path / d / name / "mri.nii.gz").get_fdata() for d in "ab"]
+        assert np.array_equal(*same)
+    list(write_phantoms(tmp_path / "a", 1, config, seed=3))  # another seed makes it anew
+    assert first.stat().st_mtime_ns != written
+    with pytest.raises(InputError, match="num_workers"):
+        list(write_phantoms(tmp_path, 1, config, num_workers=-1))
+
+
+def test_grids_vary_within_the_stated_limits() -> None:
+    grids = [PhantomConfig(varied_grid=True).grid_of((0, n)) for n in range(60)]
+    isotropic = [g for g in grids if g.spacing_mm == (1.0, 1.0, 1.0)]
+    assert 2 <= len(isotropic) <= 16
+    for g in grids:
+        plane, _, slices = g.spacing_mm
+        assert g.spacing_mm == (1.0, 1.0, 1.0) or (0.4 <= plane <= 1.2 and 3 <= slices <= 7)
+        assert np.allclose(np.multiply(g.shape, g.spacing_mm), (220, 225, 150), atol=4)
+    assert PhantomConfig(varied_grid=True).grid_of((0, 5)) == grids[5]
+    assert len({g.spacing_mm for g in grids}) > 40
+
+
 def test_contrasts_are_drawn_from_those_given() -> None:
     drawn = {
         draw_phantom(PhantomConfig((24, 24, 3), (9.0, 9.0, 50.0), "adc,t2"), (0, n)).parameters["contrast"] for n in range(8)
@@ -109,6 +140,7 @@ def test_one_millimetre_isotropic_and_a_single_slice() -> None:
         ({"spacing_mm": (1.0, -1.0, 5.0)}, "spacing_mm"),
         ({"contrast": "t3"}, "contrast: wanted random or some of adc"),
         ({"misregistration_mm": -1.0}, "misregistration_mm"),
+        ({"lesion_free_share": 1.5}, "lesion_free_share"),
     ],
 )
 def test_bad_settings_are_refused(change: dict, word: str) -> None:

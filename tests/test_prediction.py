@@ -66,6 +66,34 @@ def test_predict_returns_what_it_writes(bundle: Path, tiny_dataset: Path, tmp_pa
     np.testing.assert_array_equal(result["lesion"] > 0, result["lesion_prob"] > np.float32(0.3))
 
 
+@pytest.mark.parametrize("missing", ["mri", "ct"])
+def test_one_volume_alone_is_refused_and_taken_on_request(
+    missing: str, bundle: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    case = tmp_path / "data" / "phantom_0000"
+    shutil.copytree(tiny_dataset / "phantom_0000", case)
+    (case / f"{missing}.nii.gz").unlink()
+    settings = dict(zip(FAST, FAST.values()))
+    command = ["--config_file", str(bundle / "configs" / "inference.json"), "--dataset_dir", str(case.parent)]
+    command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "out"), "--guidance", "logits"]
+    command += [part for k, v in settings.items() for part in (f"--{k}", str(v))]
+    start = [sys.executable, "-m", "monai.bundle", "run"]
+    refused = subprocess.run([*start, *command], capture_output=True, text=True, cwd=BUNDLE)
+    assert refused.returncode != 0
+    done = subprocess.run([*start, *command, "--allow_missing", "true"], capture_output=True, text=True, cwd=BUNDLE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = tmp_path / "out" / "phantom_0000"
+    facts = json.loads((result / "result.json").read_text())
+    assert facts["missing"] == missing
+    assert f"made WITHOUT a {missing.upper()}" in (tmp_path / "out" / "report.html").read_text()
+    fused, share = (np.asarray(nib.load(result / f"{n}.nii.gz").dataobj) for n in ("fused", "provenance"))
+    assert np.isfinite(fused).all()
+    assert np.isfinite(share[fused != 0]).any()
+    assert fused.std() > 0
+    assert facts[missing] == ""
+    assert Path(facts[{"mri": "ct", "ct": "mri"}[missing]]).is_file()
+
+
 def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     mri, ct = pair(tiny_dataset)
     knobs = [t for k, v in FAST.items() if k != "device" for t in (f"--{k}", str(v).replace(" ", ""))]

@@ -81,3 +81,9 @@ def test_slices_to_case_and_reports(tmp_path: Path) -> None:
 
 def test_the_documents_are_up_to_date() -> None:
     script("update_docs", "--check")
+
+
+def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
+    arguments = ["--slices_dir", str(tmp_path), "--peers", str(tmp_path / "p.json"), "--output_dir", str(tmp_path / "o")]
+    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    assert f"error: {tmp_path / 'm.py'}: wanted a file, there is none" in text

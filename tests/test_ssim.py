@@ -4,10 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, gaussian_filter
 from skimage.metrics import structural_similarity
 
-from roi_fusion.ssim import gaussian_window, ssim_map
+from roi_fusion.ssim import FixedReferenceSsim, _Window, gaussian_window, ssim_map
 
 
 def test_ordinary_windows_equal_scikit_image() -> None:
@@ -52,6 +52,14 @@ def test_regional_windows_equal_a_brute_force_normalised_convolution(shape: tupl
             np.testing.assert_allclose(ours[i, 0, :, :, k].numpy()[inside], brute_force(*planes, 0.9)[inside], atol=1e-8)
 
 
+def test_fixed_references_give_the_same_map() -> None:
+    generator = torch.Generator().manual_seed(2)
+    image, first, second = (torch.rand(1, 1, 19, 26, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    found = FixedReferenceSsim(torch.cat([first, second], dim=1), data_range=0.8)(image)
+    for channel, reference in enumerate((first, second)):
+        assert torch.allclose(found[:, channel : channel + 1], ssim_map(image, reference, data_range=0.8), atol=1e-8)
+
+
 def test_what_lies_outside_the_region_cannot_change_a_value_inside() -> None:
     a = torch.rand(1, 1, 24, 24, 2)
     roi = torch.zeros_like(a)
@@ -76,3 +84,13 @@ def test_it_is_differentiable() -> None:
 def test_a_bad_window_is_refused(size: int, sigma: float, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         gaussian_window(size, sigma, torch.float32, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("size", [(7, 60), (49, 48), (130, 97)])
+def test_banded_products_equal_scipy_and_their_gradient_is_exact(size: tuple[int, int]) -> None:
+    image = torch.randn(2, *size, dtype=torch.float64, requires_grad=True)
+    window = _Window(image, 11, 1.5, reflect=True)
+    wanted = gaussian_filter(image.detach().numpy(), (0, 1.5, 1.5), truncate=5 / 1.5, mode="reflect")
+    np.testing.assert_allclose(window(image).detach().numpy(), wanted, atol=1e-10)
+    if size[0] < 10:
+        assert torch.autograd.gradcheck(window, (image,))

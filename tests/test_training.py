@@ -25,6 +25,7 @@ def batch(count: int = 6) -> dict:
         "image": MetaTensor(torch.randn(count, 2, 16, 16, 2)),
         **volumes,
         "label_known": torch.ones(count),
+        "contrast_facts": torch.rand(count, 18),
         "intensity": constants,
     }
 
@@ -39,8 +40,8 @@ def test_a_batch_becomes_plain_tensors() -> None:
 
 
 class Recorder(torch.nn.Module):
-    def forward(self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        self.seen = (x_t, image, t)
+    def forward(self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
+        self.seen, self.facts = (x_t, image, t), facts
         return torch.zeros(len(image), 5, *image.shape[2:])
 
 
@@ -58,6 +59,7 @@ def test_the_state_is_noised_to_the_level_that_is_told(name: str) -> None:
     assert 0.68 < last.float().mean() < 0.83
     assert 0.3 < (zero & last).sum() / last.sum() < 0.5
     assert not (zero & ~last).any()
+    assert recorder.facts is target["contrast_facts"]
     some = (~last).nonzero()[:, 0]
     for i in some[:20]:
         from roi_fusion.diffusion import signal_and_noise
@@ -77,7 +79,7 @@ def test_precision_is_bfloat16_only_where_asked() -> None:
     assert not torch.equal(full, half)
     assert half.dtype == torch.float32
     assert torch.allclose(full, half, atol=0.2)
-    with pytest.raises(InputError, match="precision: wanted auto, bf16 or fp32, came 'fp16'"):
+    with pytest.raises(InputError, match="precision: wanted one of auto, bf16, fp32, came 'fp16'"):
         DenoisingModel(net, "fp16")
 
 

@@ -10,17 +10,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.transforms import Randomizable, Transform, create_rotate
+from monai.utils import convert_to_tensor
 
 from .errors import InputError
+from .network import CT_CLASSES, contrast_facts
 
-__all__ = ["RandRegistrationJitterd"]
+__all__ = ["ContrastFactsd", "RandMissingModalityd", "RandRegistrationJitterd"]
+
+
+class ContrastFactsd(Transform):
+    """Note what kind of MRI a case has, from its whole volumes, as inference does: a crop of it would say something else.
+
+    Reads ``image`` and ``ct`` and adds ``contrast_facts`` ``[3K]``, see :func:`~roi_fusion.network.contrast_facts`.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        both = torch.cat([convert_to_tensor(data[k], track_meta=False) for k in ("image", "ct")])
+        return {**data, "contrast_facts": contrast_facts(both[None], torch.tensor(CT_CLASSES))[0]}
 
 
 class RandRegistrationJitterd(Randomizable, Transform):
     """Move the CT against the MRI by a small rigid transform, as an imperfect registration does.
 
     ``ct``, ``bone``, ``dense`` and ``head`` move; ``image``, ``label`` and ``brain`` stay. The head mask comes from the CT, so
-    both volumes are cut by the moved head; what either has not seen there is filled with its air value.
+    both volumes are cut by the moved head; what either has not seen there is filled with its air value. A CT that is missing
+    (all 0) stays so.
 
     Args:
         prob: share of samples that are moved.
@@ -40,7 +54,7 @@ class RandRegistrationJitterd(Randomizable, Transform):
         moved = self.R.random() < self.prob
         shift = self.R.uniform(-1, 1, 3) * self.shift_mm
         angles = np.deg2rad(self.R.uniform(-1, 1, 3) * self.rotation_degrees)
-        if not moved or not (self.shift_mm or self.rotation_degrees):
+        if not moved or not (self.shift_mm or self.rotation_degrees) or not bool((d["ct"] != 0).any()):
             return d
         image, ct, head = d["image"], d["ct"], d["head"]
         spacing = [float(s) for s in image.pixdim[:3]] if hasattr(image, "pixdim") else [1.0] * 3
@@ -59,6 +73,35 @@ class RandRegistrationJitterd(Randomizable, Transform):
         mri = torch.where(inside, torch.as_tensor(image), torch.full_like(torch.as_tensor(image), mri_air))
         d["image"] = _refill(image, torch.where(new_head, mri, torch.zeros_like(mri)))
         d["head"] = _refill(head, new_head)
+        return d
+
+
+class RandMissingModalityd(Randomizable, Transform):
+    """Leave out the MRI or the CT, so that the network can work with one of them.
+
+    The missing volume is 0, and the target follows: without the MRI everything comes from the CT, without the CT nothing does,
+    and no bone is asked for that cannot be seen.
+
+    Args:
+        prob: share of samples that lack one of both.
+    """
+
+    def __init__(self, prob: float = 0.0) -> None:
+        if not 0 <= prob <= 1:
+            raise InputError(f"missing_modality: wanted a share from 0 to 1, came {prob}")
+        self.prob = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        missing, no_mri = self.R.random() < self.prob, self.R.random() < 0.5
+        if not missing:
+            return d
+        if no_mri:
+            d["image"] = torch.zeros_like(d["image"])
+            d["dense"] = _refill(d["dense"], torch.as_tensor(d["head"]))
+        else:
+            for key in ("ct", "bone", "dense"):
+                d[key] = torch.zeros_like(d[key])
         return d
 
 

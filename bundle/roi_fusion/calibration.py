@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from scipy.optimize import minimize_scalar
+from scipy.special import expit
 
 from .cases import write_json
 from .errors import InputError
-from .inferers import SamplingInferer
+from .inferers import PREDICTION_CHANNELS, SamplingInferer, sample_case
+from .knobs import inference_parser
 from .metrics import lesion_region
 from .network import RoiFusionNet
 from .resume import load_weights
@@ -55,11 +56,7 @@ class Draws:
 
     def probability(self, temperature: float) -> np.ndarray:
         """Mean lesion probability over the draws, ``[V]``."""
-        return (_sigmoid(self.lesion / temperature) * _sigmoid(self.brain)).mean(0)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * x))
+        return (expit(self.lesion / temperature) * expit(self.brain)).mean(0)
 
 
 def fit_temperature(cases: Sequence[Draws]) -> float:
@@ -139,11 +136,9 @@ def volume_interval(
 
 def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str, Any]) -> Draws:
     """Run one preprocessed case whose lesion is known and keep what calibration needs."""
-    inputs = item["image"][None]
-    scale = {k: [float(item["intensity"][k])] for k in ("mri_mean", "mri_std")}
-    prediction = inferer(inputs, network, intensity=scale)[0]
+    prediction = sample_case(inferer, network, item)
     logits = inferer.reports[0]["logits"].float().cpu().numpy()  # [N, 2, X, Y, Z]
-    probability = torch.as_tensor(prediction[1]).cpu().numpy()
+    probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].cpu().numpy()
     label = torch.as_tensor(item["label"])[0].numpy() > 0
     spacing = spacing_of(item["image"])
     region = lesion_region(probability > 0.5, label, spacing_mm=spacing, margin_mm=10.0)
@@ -199,9 +194,7 @@ def calibrate_checkpoint(
         output: weights to write; a ``.json`` beside them tells what was fitted on what.
         knobs: of ``inference.json``.
     """
-    parser = ConfigParser()
-    parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
-    parser.update({"dataset_dir": str(dataset_dir), "split": split, **knobs})
+    parser = inference_parser({"dataset_dir": str(dataset_dir), "split": split, **knobs})
     network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
     inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
     inferer.keep_draws = True

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from monai.data import CacheDataset, Dataset, list_data_collate
 from monai.transforms import Compose, LoadImage
 
 from .errors import InputError
+from .knobs import as_bool
 
 __all__ = [
     "CASE_FILES",
     "CaseDataset",
     "collate_cases",
+    "each_item",
     "find_cases",
     "inference_datalist",
+    "link_file",
     "load_datalist",
     "sentence_for",
     "write_json",
@@ -41,12 +45,26 @@ _SHARES = (0.70, 0.15, 0.15)
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON (4 spaces) so that a reader never sees half a file."""
+    """Write JSON (4 spaces) so that a reader never sees half a file; numbers that are not finite become null."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content, indent=4, allow_nan=False) + "\n")
+    scratch.write_text(json.dumps(_finite(content), indent=4, allow_nan=False) + "\n")
     os.replace(scratch, path)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: _finite(v) for k, v in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(v) for v in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def link_file(link: Path, file: Path) -> None:
+    """Make `link` point to `file`, whatever it was."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
 
 
 def _case_entry(folder: Path) -> dict[str, str]:
@@ -59,7 +77,7 @@ def _case_entry(folder: Path) -> dict[str, str]:
     return entry
 
 
-def find_cases(dataset_dir: str | Path) -> list[dict[str, str]]:
+def find_cases(dataset_dir: str | Path, allow_missing: bool = False) -> list[dict[str, str]]:
     """Cases of a data set, sorted by name: folders that hold at least one file of :data:`CASE_FILES`.
 
     A case that lacks its MRI or CT is listed too and refused with a sentence when it is loaded, so that none is lost unseen.
@@ -75,7 +93,8 @@ def find_cases(dataset_dir: str | Path) -> list[dict[str, str]]:
         raise InputError(f"dataset_dir: wanted a folder of cases, found no folder {root}")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     cases = [entry for entry in map(_case_entry, folders) if len(entry) > 2]
-    if not any("image" in c and "ct" in c for c in cases):
+    enough = any if allow_missing else all
+    if not any(enough(key in c for key in ("image", "ct")) for c in cases):
         raise InputError(
             f"{root}: wanted folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both"
         )
@@ -130,7 +149,9 @@ def _read_splits(root: Path) -> dict[str, list[str]] | None:
     return None
 
 
-def load_datalist(dataset_dir: str | Path, split: str | None = None, seed: int = 0) -> list[dict[str, str]]:
+def load_datalist(
+    dataset_dir: str | Path, split: str | None = None, seed: int = 0, allow_missing: bool | str = False
+) -> list[dict[str, str]]:
     """The cases of one split, or all of them.
 
     ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name
@@ -140,12 +161,13 @@ def load_datalist(dataset_dir: str | Path, split: str | None = None, seed: int =
         dataset_dir: folder of cases.
         split: ``"train"``, ``"val"``, ``"test"``, or ``None`` for all cases.
         seed: of a new split.
+        allow_missing: also take a folder in which no case has both volumes.
 
     Raises:
         InputError: when the folder or the split holds no case.
     """
     root = Path(dataset_dir)
-    cases = find_cases(root)
+    cases = find_cases(root, as_bool("allow_missing", allow_missing))
     if split is None:
         return cases
     if split not in _SPLITS:
@@ -162,21 +184,28 @@ def load_datalist(dataset_dir: str | Path, split: str | None = None, seed: int =
 
 
 def inference_datalist(
-    dataset_dir: str | Path, split: str | None = None, mri: str | None = None, ct: str | None = None
+    dataset_dir: str | Path,
+    split: str | None = None,
+    mri: str | None = None,
+    ct: str | None = None,
+    allow_missing: bool | str = False,
 ) -> list[dict[str, str]]:
-    """All cases of a folder, of one of its splits, or the single pair `mri` and `ct`.
+    """All cases of a folder, of one of its splits, or the single pair `mri` and `ct`; with `allow_missing` one of both.
 
     Raises:
         InputError: when only one volume of a pair is given, or the folder holds no case.
     """
+    alone = as_bool("allow_missing", allow_missing)
     if mri is None and ct is None:
-        return load_datalist(dataset_dir, split)
-    if mri is None or ct is None:
-        raise InputError(f"mri and ct: wanted both files of a pair, came {'only ct' if mri is None else 'only mri'}")
-    for path in (mri, ct):
+        return load_datalist(dataset_dir, split, allow_missing=alone)
+    if not alone and (mri is None or ct is None):
+        came = "only ct" if mri is None else "only mri"
+        raise InputError(f"mri and ct: wanted both files of a pair, came {came} (--allow_missing true takes one)")
+    given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
+    for path in given.values():
         if not Path(path).is_file():
             raise InputError(f"{path}: wanted a volume, found no such file")
-    return [{"image": str(mri), "ct": str(ct)}]
+    return [given]
 
 
 def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
@@ -270,6 +299,19 @@ class CaseDataset(CacheDataset):
         name = _name_of(case)
         self.errors[name] = sentence_for(error, case)
         logger.warning("refused case %s: %s", name, self.errors[name])
+
+
+def each_item(dataset: CaseDataset, count: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """The first `count` preprocessed cases, for what is over all cases or over none.
+
+    Raises:
+        InputError: at the first case that is refused.
+    """
+    for i in range(len(dataset))[:count]:
+        item = dataset[i]
+        if dataset.errors:
+            raise InputError(next(iter(dataset.errors.values())))
+        yield item
 
 
 def _name_of(case: dict[str, Any]) -> str:

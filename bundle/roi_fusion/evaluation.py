@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = [
-    "CaseEvaluator", "CaseMetrics", "CasePreparer", "ResultWriter", "TableWriter", "require_results", "summarise",
-    "volume_class", "write_tables",
+    "CaseEvaluator", "CaseMetrics", "CasePreparer", "ResultWriter", "TableWriter", "measure_fused", "require_results",
+    "summarise", "volume_class", "write_tables",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -131,30 +131,20 @@ class CaseMetrics:
             item: the decollated case after preprocessing.
             prediction: the inferer's channels ``[6, X, Y, Z]``.
         """
-        image = torch.as_tensor(item["image"]).float().cpu()
-        bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
-        ct_roi = (bone | dense)[None]
-        weight, region = ct_weight(ct_roi, brain[None])[0], brain_region(brain[None], ct_roi)[0]
-        regions: dict[str, Any] = {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
-        case, spacing = str(item["case"]), spacing_of(item["image"])
-        voxel_ml = float(np.prod(spacing)) / 1000
-        known = bool(float(item.get("label_known", 0)))
-        volume = float((torch.as_tensor(item["label"]) > 0).sum()) * voxel_ml if known else math.nan
-        common = {"case": case, "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown"}
-
+        common, image, _ = parts = _case_regions(item)
+        case, spacing = common["case"], spacing_of(item["image"])
         channel = {n: torch.as_tensor(prediction[i : i + 1]).cpu() for i, n in enumerate(PREDICTION_CHANNELS)}
-        row = {**common, "method": "roi_fusion", **FusionMetrics()(channel["fused"], image, **regions)}
+        row = _fusion_row(*parts, "roi_fusion", channel["fused"])
         threshold = float(self.threshold)
-        row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * voxel_ml
-        if known and not self.lesion_given:
+        row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * _voxel_ml(item)
+        if common["volume_class"] != "unknown" and not self.lesion_given:
             row.update(LesionMetrics()(channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold))
         row["n_cases"] = 1.0
         row["fused_at_bounds"] = float(count_at_bounds(channel["fused"][None], image[None]))
         if self.with_baselines and case not in self._baseline_rows:
-            volumes = baselines(image[None], bone[None], weight[None])
-            self._baseline_rows[case] = [
-                {**common, "method": name, **FusionMetrics()(v[0], image, **regions)} for name, v in volumes.items()
-            ]
+            bone, dense, brain = (torch.as_tensor(item[k]).cpu()[None] > 0 for k in ("bone", "dense", "brain"))
+            volumes = baselines(image[None], bone, ct_weight(bone | dense, brain))
+            self._baseline_rows[case] = [_fusion_row(*parts, name, v[0]) for name, v in volumes.items()]
         return [row, *self._baseline_rows.get(case, [])]
 
     def _publish(self, engine: Engine) -> None:
@@ -167,6 +157,40 @@ class CaseMetrics:
         engine.state.metrics[self._name] = sum(finite) / len(finite) if finite else math.nan
         state: Any = engine.state
         state.baselines, state.case_rows = means, rows
+
+
+def _voxel_ml(item: Mapping[str, Any]) -> float:
+    return float(np.prod(spacing_of(item["image"]))) / 1000
+
+
+def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor, dict[str, Any]]:
+    """What names a case in the table, its image ``[2, X, Y, Z]``, and the regions and constants that it is measured with."""
+    image = torch.as_tensor(item["image"]).float().cpu()
+    bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
+    region = brain_region(brain[None], (bone | dense)[None])[0]
+    known = bool(float(item.get("label_known", 0)))
+    volume = float((torch.as_tensor(item["label"]) > 0).sum()) * _voxel_ml(item) if known else math.nan
+    common = {
+        "case": str(item["case"]), "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown",
+    }  # fmt: skip
+    return common, image, {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
+
+
+def measure_fused(item: Mapping[str, Any], method: str, fused: torch.Tensor) -> dict[str, Any]:
+    """The fusion part of a row, for a fused volume of any origin.
+
+    Args:
+        item: the case after preprocessing.
+        method: its name in the table.
+        fused: in normalised units, ``[1, X, Y, Z]``.
+    """
+    return _fusion_row(*_case_regions(item), method, fused)
+
+
+def _fusion_row(
+    common: dict[str, Any], image: torch.Tensor, regions: dict[str, Any], method: str, fused: torch.Tensor
+) -> dict[str, Any]:
+    return {**common, "method": method, **FusionMetrics()(fused.cpu(), image, **regions)}
 
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -302,15 +326,16 @@ class ResultWriter:
         report = self.inferer.reports[position]
         prediction = output["prediction"]
         channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
-        voxel_ml = float(np.prod(spacing_of(item["image"]))) / 1000
+        voxel_ml = _voxel_ml(item)
         residual = torch.as_tensor(output["residual"])
         intensity = {k: float(v) for k, v in item["intensity"].items()}
         lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * voxel_ml
         interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, float(self.inferer.volume_quantile))
         return {
             "case": str(item["case"]),
-            "mri": file_of(item["image"]),
+            "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
             "ct": str(item.get("ct_file", "")),
+            "missing": item.get("missing") or None,
             "normalisation": intensity,
             "seed": self.inferer.seed,
             "num_inference_steps": len(self.inferer.levels),

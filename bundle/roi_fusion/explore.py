@@ -18,7 +18,7 @@ from scipy.stats import entropy
 from . import __version__
 from .cases import CASE_FILES, find_cases, sentence_for, write_json
 from .report import figure_uri
-from .roi_masks import bone_mask, brain_mask, head_mask
+from .roi_masks import cranial_masks, head_mask
 from .transforms import CompleteCased, MatchGridd, ThickAxisLastd, spacing_of
 
 __all__ = ["FLAGS", "explore", "look_at_case", "write_exploration"]
@@ -181,8 +181,7 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
     if not head.any():
         flag("no_brain", "no head in the CT")
         return out
-    bone = bone_mask(ct, head)
-    brain = brain_mask(ct, bone, head, spacing)
+    bone, brain = cranial_masks(ct, head, spacing)
     out["volumes_ml"].update(
         head=round(float(head.sum()) * voxel_ml, 1),
         bone=round(float(bone.sum()) * voxel_ml, 1),

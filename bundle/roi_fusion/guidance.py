@@ -1,9 +1,11 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""ROI guidance of the sampler: at each step the gradient of an energy moves the predicted logits, never the pixels.
+"""ROI guidance of the sampler: at each step the gradient of an energy moves the predicted image within what gate and residual
+can reach.
 
 The energy is α·(1 - SSIM(F, M | brain)) + β·(1 - SSIM(F, C' | bone)) with ordinary windows, M and C' being what F is blended
-from, and a lesion term on the head's logit. Moving the gate and the residual logits keeps F inside the blend and its bound, and
-the provenance exact. All of it is in plane, so slices are worked on in chunks and memory does not grow with the volume.
+from, and a lesion term on the head's logit. Every move is written back as gate and residual logits, so F stays inside the blend
+and its bound, and the provenance exact. All of it is in plane, so slices are worked on in chunks and memory does not grow with
+the volume.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import torch
 from monai.losses import DiceLoss
 from scipy.ndimage import distance_transform_edt
 
-from .diffusion import Level, brain_region
+from .diffusion import Level, beside, brain_region
 from .errors import InputError
-from .intensity import fusion_sources
+from .intensity import TYPICAL_SCALES, fusion_sources
+from .metrics import entropy_bits
 from .network import RoiFusionNet
 from .ssim import FixedReferenceSsim
 
@@ -28,9 +31,9 @@ MODES = ("off", "logits", "full")
 SCHEDULES = ("constant", "rising")
 #: User-supplied masks that may replace the network's own.
 MASK_NAMES = ("brain_mask", "bone_mask", "lesion_mask")
-#: Mean and deviation of a scaled MRI over the head, on phantoms of all contrasts; where the case's own are not given.
-TYPICAL_MRI_SCALE = (0.45, 0.22)
 _GATE, _RESIDUAL = 3, 4
+#: Least share of either volume that guidance leaves, so that the logit stays finite.
+_SURE = 0.002
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,11 @@ class RoiGuidance:
     """Settings of the guidance.
 
     Attributes:
-        mode: ``off``; ``logits`` moves the logits of a step; ``full`` the noisy state, by the gradient through the denoiser.
+        mode: ``off``; ``logits`` moves gate and residual of a step; ``full`` the noisy state, by the gradient through the
+            denoiser.
         alpha, beta: weights of the brain and the bone term.
         gamma: share of the strength at which the lesion logit moves; 0 leaves the lesion alone.
-        strength: η, the longest move of a logit in one update.
+        strength: η, twice the first move of a voxel whose origin is sure, in standard deviations.
         schedule: ``constant``, or ``rising``: η times the signal of the level, less at the noisy start.
         kappa: κ of the weight σ(κ·u), u the entropy of gate or lesion in bits: where the network is sure, it moves less.
         num_updates: gradient updates in a diffusion step.
@@ -49,12 +53,12 @@ class RoiGuidance:
 
     mode: str = "logits"
     alpha: float = 2.0
-    beta: float = 1.0
-    gamma: float = 0.1
-    strength: float = 2.0
+    beta: float = 0.45
+    gamma: float = 1.0
+    strength: float = 0.06
     schedule: str = "constant"
     kappa: float = 2.0
-    num_updates: int = 2
+    num_updates: int = 5
 
     def __post_init__(self) -> None:
         for name, wanted in (("mode", MODES), ("schedule", SCHEDULES)):
@@ -89,7 +93,7 @@ class GuidedDraw:
     settings: RoiGuidance
     network: RoiFusionNet
     image: torch.Tensor
-    mri_scale: tuple[float, float] = TYPICAL_MRI_SCALE
+    mri_scale: tuple[float, float] = TYPICAL_SCALES["mri"]
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     regional: bool = True
     half_time: float = 500.0
@@ -104,8 +108,9 @@ class GuidedDraw:
             if mask.shape[2:] != self.image.shape[2:]:
                 wanted, came = tuple(self.image.shape[2:]), tuple(mask.shape[2:])
                 raise InputError(f"{name}: wanted the grid {wanted} of the image, came {came}")
-        self._moved: torch.Tensor | None = None  # what guidance has added to the gate and residual logits so far
+        self._descent: _Descent | None = None
         self._terms: list[_SliceEnergy] = []
+        self._from_ct = torch.zeros(0)
         self._lesion_target: torch.Tensor | None = None
         if "lesion_mask" in self.masks:
             self._lesion_target = self.masks["lesion_mask"].float()
@@ -140,8 +145,10 @@ class GuidedDraw:
         brain = self.masks["brain_mask"] > 0 if "brain_mask" in self.masks else own_brain
         bone = self.masks["bone_mask"] > 0 if "bone_mask" in self.masks else (raw[:, 2:3] > 0) & inside
         dense = brain & (raw[:, _GATE : _GATE + 1] < 0)  # blood and calcium: the network took the CT inside the brain
-        from_ct = bone | dense
-        weights = torch.cat([brain_region(brain & ~bone, from_ct), from_ct.float()], dim=1)
+        from_ct = self._from_ct = bone | dense
+        # Windows on the voxels beside see the edge from its other side.
+        edge = (beside(from_ct) > 0) & inside
+        weights = torch.cat([brain_region(brain & ~bone, from_ct), edge.float()], dim=1)
         amounts = weights.sum((0, 2, 3, 4)).clamp(min=1)
         weights = weights * (torch.tensor([self.settings.alpha, self.settings.beta], device=weights.device) / amounts).view(
             1, 2, 1, 1, 1
@@ -150,15 +157,14 @@ class GuidedDraw:
         sources = torch.cat(fusion_sources(self.image), dim=1) * std + mean
         depth = self.image.shape[-1]
         return [
-            _SliceEnergy(self.network, self.image[..., k : k + self.chunk], sources[..., k : k + self.chunk],
-                         weights[..., k : k + self.chunk], self.mri_scale)
+            _SliceEnergy(sources[..., k : k + self.chunk], weights[..., k : k + self.chunk], self.mri_scale)
             for k in range(0, depth, self.chunk)
-        ]  # fmt: skip
+        ]
 
-    def _energy(self, raw: torch.Tensor, with_gradient: bool) -> tuple[float, torch.Tensor | None]:
-        """Regional energy and its gradient over the gate and residual logits, ``[1, 2, X, Y, Z]``."""
+    def _energy(self, fused: torch.Tensor, with_gradient: bool) -> tuple[float, torch.Tensor | None]:
+        """Regional energy of a fused volume ``[1, 1, X, Y, Z]`` and its gradient."""
         values, gradients = [], []
-        for term, part in zip(self._terms, raw.split(self.chunk, dim=-1)):
+        for term, part in zip(self._terms, fused.split(self.chunk, dim=-1)):
             value, gradient = term(part, with_gradient)
             values.append(value)
             gradients.append(gradient)
@@ -166,44 +172,63 @@ class GuidedDraw:
         return total, torch.cat(gradients, dim=-1) if with_gradient else None  # type: ignore[arg-type]
 
     def _on_the_logits(self, raw: torch.Tensor, eta: float) -> torch.Tensor:
-        """Descend from where the last step ended; an update that raises the energy is taken back and halved."""
-        own = raw[:, _GATE : _RESIDUAL + 1]
-        moved = self._moved if self._moved is not None else torch.zeros_like(own)
+        """Descend from where the last step ended, and return the best state seen as gate and residual logits.
 
-        def guided(shift: torch.Tensor) -> torch.Tensor:
-            return torch.cat([raw[:, :_GATE], own + shift], dim=1)
+        What comes from the CT is C' itself, which no window inside of the region can better; what surrounds it gives way.
+        """
+        fused = self.network.compose(self.image, raw)[:, :1]
+        mri, ct = fusion_sources(self.image)
+        if self._descent is None:
+            free = (self.image != 0).any(dim=1, keepdim=True) & ~self._from_ct
+            unsure = entropy_bits(torch.sigmoid(raw[:, _GATE : _GATE + 1]))
+            self._descent = _Descent(torch.sigmoid(self.settings.kappa * unsure) * free)
+        descent, bound = self._descent, 0.999 * self.network.residual_bound
+        low, high = torch.minimum(mri, ct) - bound, torch.maximum(mri, ct)  # nothing brighter than both sources
+        start = torch.where(self._from_ct, ct, fused)
 
-        weight = torch.sigmoid(self.settings.kappa * _entropy(own[:, :1]))
-        best, gradient = self._energy(guided(moved), True)
-        before = best
-        for update in range(self.settings.num_updates):
-            assert gradient is not None
-            trial = moved - eta * weight * _soft_sign(gradient)
-            value, following = self._energy(guided(trial), update + 1 < self.settings.num_updates)
-            if value < best:
-                best, moved, gradient = value, trial, following
-            else:
-                eta *= 0.5
-        self._moved = moved
-        self.energies.append((before, best))
-        return guided(moved)
+        def state() -> torch.Tensor:
+            return torch.minimum(torch.maximum(start + descent.moved, low), high)
+
+        best, before = fused, self._energy(fused, False)[0]
+        lowest = before
+        for update in range(self.settings.num_updates + 1):
+            trial = state()
+            value, gradient = self._energy(trial, update < self.settings.num_updates)
+            if value < lowest:
+                lowest, best = value, trial
+            if gradient is not None:
+                descent.step(gradient, eta)
+        self.energies.append((before, lowest))
+        return self._as_logits(raw, fused, best)
+
+    def _as_logits(self, raw: torch.Tensor, fused: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """`raw` with the gate and residual that compose `wanted`: by the gate as far as it can, by the residual beyond."""
+        mri, ct = fusion_sources(self.image)
+        bound = self.network.residual_bound
+        gate, residual = torch.sigmoid(raw[:, _GATE : _GATE + 1]), bound * torch.tanh(raw[:, _RESIDUAL : _RESIDUAL + 1])
+        contrast = mri - ct
+        share = torch.where(contrast.abs() > 0.05, (wanted - residual - ct) / contrast, gate).clamp(_SURE, 1 - _SURE)
+        left = (wanted - share * mri - (1 - share) * ct).clamp(-0.9999 * bound, 0.9999 * bound)
+        guided = torch.cat([torch.logit(share), torch.atanh(left / bound)], dim=1)
+        moved = (wanted - fused).abs() > 1e-6
+        return torch.cat([raw[:, :_GATE], torch.where(moved, guided, raw[:, _GATE : _RESIDUAL + 1])], dim=1)
 
     def _through_the_network(
         self, raw: torch.Tensor, x_t: torch.Tensor, level: Level, eta: float,
         decode: Callable[[torch.Tensor, Level], torch.Tensor],
     ) -> torch.Tensor:  # fmt: skip
         """Move the noisy state by the gradient through the denoiser and predict again; keep what lowers the energy."""
-        best, _ = self._energy(raw, False)
+        best, _ = self._energy(self.network.compose(self.image, raw)[:, :1], False)
         before, state = best, x_t.detach().clone()
         for _ in range(self.settings.num_updates):
             with torch.enable_grad():
                 leaf = state.requires_grad_(True)
-                predicted = decode(leaf, level).float()
-                _, over_logits = self._energy(predicted.detach(), True)
-                (gradient,) = torch.autograd.grad(predicted[:, _GATE : _RESIDUAL + 1], leaf, over_logits)
+                fused = self.network.compose(self.image, decode(leaf, level).float())[:, :1]
+                _, over_image = self._energy(fused.detach(), True)
+                (gradient,) = torch.autograd.grad(fused, leaf, over_image)
             trial = state.detach() - eta * level.noise * _soft_sign(gradient)
             candidate = decode(trial, level).float()
-            value, _ = self._energy(candidate, False)
+            value, _ = self._energy(self.network.compose(self.image, candidate)[:, :1], False)
             state = state.detach()
             if value < best:
                 best, state, raw = value, trial, candidate
@@ -217,7 +242,7 @@ class GuidedDraw:
         if self.settings.gamma == 0:
             return raw
         if self._lesion_target is None and level.t <= self.half_time:
-            probability = torch.sigmoid(raw[:, :1] / self.network.temperature) * torch.sigmoid(raw[:, 1:2])
+            probability = self.network.lesion_probability(raw[:, :1], raw[:, 1:2])
             self._lesion_target = (probability > self.network.threshold).float()
         target = self._lesion_target
         if target is None or not bool(target.any()):
@@ -229,34 +254,52 @@ class GuidedDraw:
             probability = torch.sigmoid(part)
             energy = DiceLoss()(probability, wanted) + _boundary_energy(probability, wanted)
             (gradient,) = torch.autograd.grad(energy, part)
-        weight = torch.sigmoid(self.settings.kappa * _entropy(logit[box]))
+        weight = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(logit[box])))
         shift = torch.zeros_like(logit) if self._lesion_moved is None else self._lesion_moved.clone()
         shift[box] -= eta * self.settings.gamma * weight * _soft_sign(gradient)
         self._lesion_moved = shift
         return torch.cat([raw[:, :1] + shift, raw[:, 1:]], dim=1)
 
 
+class _Descent:
+    """Rprop without weight backtracking (Igel & Hüsken 2000): every voxel has a step of its own.
+
+    A brain window without contrast and a bone's edge differ in gradient by orders of magnitude, and no common step serves both.
+    ``torch.optim.Rprop`` moves by the gradient's bare sign; here what is far below the root mean square hardly moves, or the
+    interior of every region would be made noisy.
+
+    Args:
+        first: first step per voxel as a share of η; 0 where nothing may move.
+    """
+
+    def __init__(self, first: torch.Tensor) -> None:
+        self.steps, self.limit = first, 5.0
+        self.moved, self._last = torch.zeros_like(first), torch.zeros_like(first)
+
+    def step(self, gradient: torch.Tensor, eta: float) -> None:
+        agreement = gradient * self._last
+        factor = torch.where(agreement > 0, 1.5, torch.where(agreement < 0, 0.5, 1.0))
+        self.steps = (self.steps * factor).clamp(max=self.limit)
+        gradient = torch.where(agreement < 0, torch.zeros_like(gradient), gradient)
+        self.moved = self.moved - eta * self.steps * _soft_sign(gradient, 0.3)
+        self._last = gradient
+
+
 class _SliceEnergy:
-    """The regional energy of some slices, with all that does not depend on the logits made once."""
+    """The regional energy of some slices, with all that does not depend on the fused image made once."""
 
-    def __init__(
-        self, network: RoiFusionNet, image: torch.Tensor, sources: torch.Tensor, weights: torch.Tensor,
-        mri_scale: tuple[float, float],
-    ) -> None:  # fmt: skip
-        self.network, self.image, self.weights, self.mri_scale = network, image, weights, mri_scale
-        self.used = bool(weights.any())
+    def __init__(self, sources: torch.Tensor, weights: torch.Tensor, mri_scale: tuple[float, float]) -> None:
+        self.weights, self.mri_scale = weights, mri_scale
         self.total = weights.sum()
-        self.ssim = FixedReferenceSsim(sources) if self.used else None
+        self.ssim = FixedReferenceSsim(sources) if bool(weights.any()) else None
 
-    def __call__(self, raw: torch.Tensor, with_gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        logits = raw[:, _GATE : _RESIDUAL + 1].detach()
+    def __call__(self, fused: torch.Tensor, with_gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.ssim is None:
-            return self.total, torch.zeros_like(logits) if with_gradient else None
+            return self.total, torch.zeros_like(fused) if with_gradient else None
         mean, std = self.mri_scale
         with torch.set_grad_enabled(with_gradient):
-            leaf = logits.requires_grad_(with_gradient)
-            fused = self.network.compose(self.image, torch.cat([raw[:, :_GATE].detach(), leaf], dim=1))[:, :1]
-            energy = self.total - (self.ssim(fused * std + mean) * self.weights).sum()
+            leaf = fused.detach().requires_grad_(with_gradient)
+            energy = self.total - (self.ssim(leaf * std + mean) * self.weights).sum()
             gradient = torch.autograd.grad(energy, leaf)[0] if with_gradient else None
         return energy.detach(), gradient
 
@@ -273,16 +316,10 @@ def _boundary_energy(probability: torch.Tensor, target: torch.Tensor) -> torch.T
     return (probability[0, 0] * weight).sum() / weight.abs().sum()
 
 
-def _soft_sign(gradient: torch.Tensor) -> torch.Tensor:
-    """Gradient → direction in -1…1 per channel: what is well below the channel's root mean square moves in proportion."""
-    scale = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+def _soft_sign(gradient: torch.Tensor, knee: float = 1.0) -> torch.Tensor:
+    """Gradient → direction in -1…1 per channel: what is well below `knee` root mean squares moves in proportion."""
+    scale = knee * gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
     return gradient / (gradient.abs() + scale + 1e-30)
-
-
-def _entropy(logit: torch.Tensor) -> torch.Tensor:
-    """Entropy of a yes/no variable given by its logit, in bits."""
-    p = torch.sigmoid(logit).clamp(1e-6, 1 - 1e-6)
-    return -(p * p.log2() + (1 - p) * (1 - p).log2())
 
 
 def _box_around(mask: torch.Tensor, margin: int) -> tuple[Any, ...]:

@@ -3,31 +3,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.inferers import Inferer, sliding_window_inference
+from monai.inferers import Inferer
 from torch import nn
 
 from .diffusion import Level, Scheduler, inference_levels, sample
 from .errors import InputError
-from .guidance import TYPICAL_MRI_SCALE, GuidedDraw, RoiGuidance
-from .intensity import fusion_sources
-from .network import RoiFusionNet
+from .guidance import GuidedDraw, RoiGuidance
+from .intensity import TYPICAL_SCALES, fusion_sources
+from .metrics import entropy_bits
+from .network import RoiFusionNet, autocast_for
+from .tiles import encode_in_slabs, tile_decoder
 
-__all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "entropy_bits"]
+__all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "sample_case"]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
 PREDICTION_CHANNELS = ("fused", "lesion_prob", "uncertainty", "provenance", "residual", "lesion_std")
-
-
-def entropy_bits(probability: torch.Tensor) -> torch.Tensor:
-    """Entropy of a yes/no variable in bits, 0…1."""
-    p = probability.double().clamp(1e-12, 1 - 1e-12)
-    return (-(p * p.log2() + (1 - p) * (1 - p).log2())).clamp(0, 1).to(probability.dtype)
 
 
 class SamplingInferer(Inferer):
@@ -42,12 +39,12 @@ class SamplingInferer(Inferer):
         num_inference_steps: 1 … ``num_train_timesteps``.
         num_samples: draws; even ones see the input mirrored left to right.
         seed: of the noise; every call starts from it, so a case does not depend on those before it.
-        roi_size: volumes beyond this size in voxels are denoised patch by patch inside each step, with one noise field and
-            Gaussian blending of the logits; ``None`` never splits.
-        overlap: share of a patch that overlaps its neighbour.
+        roi_size: volumes beyond this size in voxels are denoised tile by tile inside each step, with one noise field and the
+            result of one piece, see :mod:`~roi_fusion.tiles`; ``None`` never splits.
         sampler: ``(predict_x0, noise, levels) → x₀``, as :func:`~roi_fusion.diffusion.sample`.
         guidance: settings of :class:`~roi_fusion.guidance.RoiGuidance`; ``None`` is off. The written draw is guided in brain,
             bone and lesion, the others in the lesion.
+        precision: of the network's passes, see :func:`~roi_fusion.network.autocast_for`.
         keep_draws: leave the lesion and brain logits of every draw in ``reports`` as ``logits``, ``[N, 2, X, Y, Z]``.
 
     After a call ``reports`` holds per case the guidance's ``energy`` before and after each step, and the ``spread`` (mean
@@ -64,22 +61,22 @@ class SamplingInferer(Inferer):
         num_samples: int = 2,
         seed: int = 0,
         roi_size: Sequence[int] | None = (320, 320, 40),
-        overlap: float = 0.25,
         sampler: Callable[..., torch.Tensor] = sample,
         guidance: RoiGuidance | None = None,
         keep_draws: bool = False,
+        precision: str = "auto",
     ) -> None:
         if int(num_samples) != num_samples or num_samples < 1:
             raise InputError(f"num_samples: wanted a whole number of 1 or more, came {num_samples}")
-        if not 0 <= overlap < 1:
-            raise InputError(f"overlap: wanted a share from 0 to below 1, came {overlap}")
         self.levels = inference_levels(scheduler, num_inference_steps)
-        self.num_samples, self.seed, self.overlap = int(num_samples), int(seed), float(overlap)
+        self.num_samples, self.seed = int(num_samples), int(seed)
         self.sampler = sampler
         self.guidance = guidance or RoiGuidance(mode="off")
         self.half_time = 0.5 * scheduler.num_train_timesteps
         self.reports: list[dict[str, Any]] = []
         self.keep_draws = keep_draws
+        autocast_for(precision, torch.device("cpu"))
+        self.precision = precision
         self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
         #: Of the network that ran last. MONAI Label loads the weights into a copy of ``network_def``, so
         #: what comes after the inferer cannot read it there.
@@ -101,7 +98,7 @@ class SamplingInferer(Inferer):
         self.reports, results = [], []
         with torch.no_grad():
             for i in range(len(plain)):
-                mri_scale = (float(scale["mri_mean"][i]), float(scale["mri_std"][i])) if scale else TYPICAL_MRI_SCALE
+                mri_scale = (float(scale["mri_mean"][i]), float(scale["mri_std"][i])) if scale else TYPICAL_SCALES["mri"]
                 own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
                 results.append(self._one(plain[i : i + 1], net, mri_scale, own_masks))
         out = torch.cat(results)
@@ -111,7 +108,6 @@ class SamplingInferer(Inferer):
         self, image: torch.Tensor, net: RoiFusionNet, mri_scale: tuple[float, float], masks: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        written: torch.Tensor | None = None
         probabilities, logits = [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
         for draw in range(self.num_samples):
@@ -123,20 +119,18 @@ class SamplingInferer(Inferer):
             seen = {k: v.flip(2) for k, v in masks.items()} if mirrored else masks
             guided = GuidedDraw(self.guidance, net, view, mri_scale, seen, regional=draw == 0, half_time=self.half_time)
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
-            if draw == 0:
-                energies = [[round(value, 6) for value in pair] for pair in guided.energies]
-            probability = torch.sigmoid(raw[:, :1].float() / net.temperature) * torch.sigmoid(raw[:, 1:2].float())
+            probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])
             probabilities.append(probability.flip(2) if mirrored else probability)
             if self.keep_draws:
                 logits.append(raw[:, :2].flip(2) if mirrored else raw[:, :2])
-            if written is None:
+            if draw == 0:
+                energies = [[round(value, 6) for value in pair] for pair in guided.energies]
                 gate = torch.sigmoid(raw[:, 3:4].float())
                 fused = net.compose(image, raw)[:, :1]
                 mri, ct = fusion_sources(image)
                 blend = gate * mri + (1 - gate) * ct
                 head = (image != 0).any(dim=1, keepdim=True)
                 written = torch.cat([fused, gate, (fused - blend) * head], dim=1)
-        assert written is not None
         stack = torch.stack(probabilities)
         mean, spread = stack.mean(0), stack.std(0, unbiased=False)
         self.reports.append({"energy": energies, "spread": _spread(stack, mean)})
@@ -164,25 +158,29 @@ class SamplingInferer(Inferer):
         return last[0]
 
     def _decoder(self, image: torch.Tensor, net: RoiFusionNet) -> Callable[[torch.Tensor, Level], torch.Tensor]:
-        """``(x_t, level) → raw logits`` for one image: whole with shared features, or patch by patch."""
+        """``(x_t, level) → raw logits`` for one image, in one piece or in several."""
+        roi = self.roi_size or image.shape[2:]
+        with autocast_for(self.precision, image.device):
+            features = encode_in_slabs(net, image, net.describe(image), math.prod(roi))
+        decode = tile_decoder(net, features, image.shape[2:], roi)
 
-        def time_of(level: Level, count: int) -> torch.Tensor:
-            return torch.full((count,), level.t, device=image.device)
+        def at_level(x_t: torch.Tensor, level: Level) -> torch.Tensor:
+            with autocast_for(self.precision, image.device):
+                return decode(x_t, torch.full((len(x_t),), level.t, device=image.device))
 
-        roi, description = self.roi_size, net.describe(image)
-        if roi is None or all(n <= r for n, r in zip(image.shape[2:], roi)):
-            features = net.encode(image, description)
-            return lambda x_t, level: net.decode(features, x_t, time_of(level, len(x_t)))
-        size = [min(n, r) for n, r in zip(image.shape[2:], roi)]
+        return at_level
 
-        def patchwise(x_t: torch.Tensor, level: Level) -> torch.Tensor:
-            def predictor(patch: torch.Tensor) -> torch.Tensor:
-                return net.decode(net.encode(patch[:, :2], description), patch[:, 2:], time_of(level, len(patch)))
 
-            both = torch.cat([image, x_t], dim=1)
-            return sliding_window_inference(both, size, 1, predictor, overlap=self.overlap, mode="gaussian")  # type: ignore[return-value]
+def sample_case(inferer: SamplingInferer, network: nn.Module, item: Mapping[str, Any]) -> torch.Tensor:
+    """The inferer's channels ``[6, X, Y, Z]`` for one preprocessed case, guided on its own MRI's scale.
 
-        return patchwise
+    Args:
+        inferer: to run.
+        network: with its weights.
+        item: with ``image`` ``[2, X, Y, Z]`` and ``intensity``.
+    """
+    intensity = {k: [v] for k, v in item["intensity"].items()}
+    return torch.as_tensor(inferer(item["image"][None], network, intensity=intensity)[0])
 
 
 def _spread(draws: torch.Tensor, mean: torch.Tensor) -> dict[str, float | None]:

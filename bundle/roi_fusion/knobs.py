@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from monai.bundle import ConfigParser
@@ -19,8 +20,14 @@ from monai.bundle import ConfigParser
 from .errors import InputError
 from .guidance import MASK_NAMES, MODES, SCHEDULES
 from .losses import PRESETS
+from .network import PRECISIONS
 
-__all__ = ["KNOBS", "Knob", "as_bool", "calling_parser", "check_config", "check_knobs", "knob_table"]
+__all__ = [
+    "BUNDLE_ROOT", "KNOBS", "Knob", "as_bool", "calling_parser", "check_config", "check_knobs", "inference_parser",
+    "knob_table",
+]  # fmt: skip
+
+BUNDLE_ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ KNOBS: dict[str, Knob] = {
         "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case",
         where=_BOTH,
     ),
+    "allow_missing": Knob("bool", False, "true takes a case without MRI or CT; result.json and report say so", where=_BOTH),
     "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
     "preset": Knob(
         "str",
@@ -109,10 +117,17 @@ KNOBS: dict[str, Knob] = {
     "gradient_clip": Knob("float", 1.0, "largest gradient norm", low=1e-9),
     "ema_decay": Knob("float", 0.999, "of the averaged weights that are validated and saved", low=0, high=0.999999),
     "precision": Knob(
-        "str", "auto", "auto: bfloat16 on CUDA, float32 elsewhere; bf16 and fp32 force one", choices=("auto", "bf16", "fp32")
+        "str",
+        "auto",
+        "auto: bfloat16 on CUDA, float32 elsewhere; bf16 (three times as fast where a CPU has it) and fp32 force one",
+        choices=PRECISIONS,
+        where=_BOTH,
     ),
     "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
     "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
+    "missing_modality": Knob(
+        "float", 0.0, "share of samples without MRI or CT; weights made with 0.1 can serve --allow_missing", low=0, high=1
+    ),
     "stop_on": Knob(
         "str",
         "never",
@@ -132,20 +147,22 @@ KNOBS: dict[str, Knob] = {
     ),
     "guidance": Knob(
         "str",
-        "off",
+        "logits",
         "ROI guidance of the sampler: off, on the logits, or full (through the network)",
         choices=MODES,
         where="inference",
     ),
     "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
-    "guidance_beta": Knob("float", 1.0, "weight of the bone term in the guidance", low=0, where="inference"),
-    "guidance_gamma": Knob("float", 0.1, "share of η at which the lesion logit moves", low=0, where="inference"),
-    "guidance_strength": Knob("float", 2.0, "η, the longest move of a logit in one update", low=0, where="inference"),
+    "guidance_beta": Knob("float", 0.45, "weight of the bone term in the guidance", low=0, where="inference"),
+    "guidance_gamma": Knob("float", 1.0, "share of η at which the lesion logit moves", low=0, where="inference"),
+    "guidance_strength": Knob(
+        "float", 0.06, "η, twice a voxel's first move in an update, standard deviations", low=0, where="inference"
+    ),
     "guidance_schedule": Knob(
         "str", "constant", "of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
     ),
     "guidance_kappa": Knob("float", 2.0, "κ of σ(κ·u): the network's doubt u lengthens a move", low=0, where="inference"),
-    "guidance_updates": Knob("int", 2, "gradient updates in each sampling step", low=1, where="inference"),
+    "guidance_updates": Knob("int", 5, "gradient updates in each sampling step", low=1, where="inference"),
     "guidance_masks": Knob(
         "words",
         [],
@@ -153,7 +170,7 @@ KNOBS: dict[str, Knob] = {
         choices=MASK_NAMES,
         where="inference",
     ),
-    "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised patch by patch, voxels", low=16, where=_BOTH),
+    "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised tile by tile, voxels", low=16, where=_BOTH),
     "tracking_uri": Knob(
         "str",
         "sqlite:///<output_dir>/mlruns.db",
@@ -260,6 +277,26 @@ STRUCTURE = {
     "training", "evaluating", "run", "initialize", "finalize", "dataset", "dataloader", "inferer", "postprocessing",
     "guidance_settings", "handlers", "evaluator", "key_metric", "report", "best_writer", "replica", "save_execute_config",
 }  # fmt: skip
+
+
+def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_ROOT) -> ConfigParser:
+    """``inference.json`` with knobs turned and checked, for what runs its parts outside of ``monai.bundle run``.
+
+    Args:
+        knobs: name → value.
+        bundle_root: folder that holds ``configs/``.
+
+    Raises:
+        InputError: when the config is missing, and see :func:`check_config`.
+    """
+    file = Path(bundle_root) / "configs" / "inference.json"
+    if not file.is_file():
+        raise InputError(f"{file}: wanted the bundle's inference config, found no such file")
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    parser.update({"bundle_root": str(bundle_root), **knobs})
+    check_config(cast(dict[str, Any], parser.config), STRUCTURE)
+    return parser
 
 
 def calling_parser() -> ConfigParser:

@@ -128,6 +128,8 @@ class RoiFusionLoss(nn.Module):
             "masks": roi_weight * mask_weight,
         }
         self.dice_ce = DiceCELoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+        # Dice of each crop: in a Dice over the batch a small lesion beside a large one counts next to nothing.
+        self.lesion_dice_ce = DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
         self.components: dict[str, torch.Tensor] = {}
         self.weighted: dict[str, torch.Tensor] = {}
 
@@ -175,7 +177,7 @@ class RoiFusionLoss(nn.Module):
         if not bool(chosen.any()):
             return logit.sum() * 0.0
         logit, label = logit[chosen], label[chosen]
-        return self.dice_ce(logit, label) + 0.5 * boundary_loss(torch.sigmoid(logit), label).mean()
+        return self.lesion_dice_ce(logit, label) + 0.5 * boundary_loss(torch.sigmoid(logit), label).mean()
 
     @staticmethod
     def _provenance(

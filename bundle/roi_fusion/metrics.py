@@ -25,6 +25,7 @@ __all__ = [
     "LesionMetrics",
     "baselines",
     "brier_score",
+    "entropy_bits",
     "expected_calibration_error",
     "lesion_metrics",
     "lesion_region",
@@ -276,6 +277,12 @@ def reliability_curve(probability: Array, reference: Array, region: Array, *, nu
         confidence = np.bincount(bins, weights=p, minlength=num_bins) / count
         frequency = np.bincount(bins, weights=r, minlength=num_bins) / count
     return {"confidence": confidence, "frequency": frequency, "count": count}
+
+
+def entropy_bits(probability: torch.Tensor) -> torch.Tensor:
+    """Entropy of a yes/no variable in bits, 0…1."""
+    p = probability.double().clamp(1e-12, 1 - 1e-12)
+    return (-(p * p.log2() + (1 - p) * (1 - p).log2())).clamp(0, 1).to(probability.dtype)
 
 
 def expected_calibration_error(probability: Array, reference: Array, region: Array, *, num_bins: int = 10) -> float:

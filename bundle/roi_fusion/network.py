@@ -17,9 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .errors import InputError
 from .intensity import fusion_sources
 
-__all__ = ["OUTPUT_CHANNELS", "RAW_CHANNELS", "RoiFusionNet"]
+__all__ = ["CT_CLASSES", "OUTPUT_CHANNELS", "PRECISIONS", "RAW_CHANNELS", "RoiFusionNet", "autocast_for", "contrast_facts"]
+
+PRECISIONS = ("auto", "bf16", "fp32")
 
 #: Channels of ``forward`` and ``denoise``.
 OUTPUT_CHANNELS = ("fused", "lesion_logit", "brain_logit", "bone_logit", "gate")
@@ -27,6 +30,23 @@ OUTPUT_CHANNELS = ("fused", "lesion_logit", "brain_logit", "bone_logit", "gate")
 RAW_CHANNELS = ("lesion_logit", "brain_logit", "bone_logit", "gate_logit", "residual_logit")
 
 _FLAT, _FULL = (1, 3, 3), (3, 3, 3)
+
+
+def autocast_for(precision: str, device: torch.device) -> torch.autocast:
+    """The context that the network's passes run in.
+
+    Args:
+        precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere; ``bf16`` and ``fp32`` force one. On a processor with
+            AVX-512 BF16 or AMX bfloat16 is about three times as fast.
+        device: of the tensors.
+
+    Raises:
+        InputError: for another word.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: wanted one of {', '.join(PRECISIONS)}, came {precision!r}")
+    half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
 
 class _ChannelNorm(nn.LayerNorm):
@@ -58,39 +78,51 @@ class _Block(nn.Module):
         return self.skip(x) + self.conv2(F.silu(h * (1 + scale) + shift))
 
 
-class _ContrastDescriptor(nn.Module):
-    """What kind of MRI this is: how bright, how varied and how much of it lies where the CT shows air, fat, CSF, brain, blood
-    and bone. A lesion is dark on ADC and bright elsewhere, and no small neighbourhood tells which of both it sees.
+#: Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
+CT_CLASSES = (-2.1, -1.6, -1.0, -0.35, 0.4, 1.7)
+
+
+def contrast_facts(image: torch.Tensor, centres: torch.Tensor, width: float = 0.25) -> torch.Tensor:
+    """What kind of MRI this is: how bright, how varied and how much of it lies where the CT shows each of its classes.
 
     Args:
-        centres: of the CT classes in normalised CT units.
+        image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
+        centres: of the CT classes in normalised CT units, ``[K]``.
         width: of each class.
-        embedding: width of the result.
+
+    Returns:
+        ``[B, 3K]``.
+    """
+    thin = image[:, :, ::2, ::2].float().flatten(2)  # every fourth voxel says enough
+    mri, ct = thin[:, 0], thin[:, 1]
+    head = ((mri != 0) | (ct != 0)).to(mri.dtype)
+    facts: list[torch.Tensor] = []
+    for k in range(centres.shape[0]):
+        weight = torch.exp(-0.5 * ((ct - centres[k]) / width) ** 2) * head
+        mass = weight.sum(1)
+        mean = (weight * mri).sum(1) / (mass + 1.0)
+        spread = ((weight * (mri - mean[:, None]) ** 2).sum(1) / (mass + 1.0) + 1e-6).sqrt()
+        facts += [mean, spread, mass / (head.sum(1) + 1.0)]
+    return torch.stack(facts, dim=1)
+
+
+class _ContrastDescriptor(nn.Module):
+    """Embeds what :func:`contrast_facts` says: a lesion is dark on ADC and bright elsewhere, and no small neighbourhood tells
+    which of both it sees.
     """
 
     centres: torch.Tensor
 
-    def __init__(self, centres: tuple[float, ...], width: float, embedding: int) -> None:
+    def __init__(self, embedding: int) -> None:
         super().__init__()
-        self.register_buffer("centres", torch.tensor(centres))
-        self.width = width
+        self.register_buffer("centres", torch.tensor(CT_CLASSES))
         self.layers = nn.Sequential(
-            nn.Linear(3 * len(centres), embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+            nn.Linear(3 * len(CT_CLASSES), embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """``[B, 2, X, Y, Z]`` → ``[B, E]``."""
-        thin = image[:, :, ::2, ::2].float().flatten(2)  # every fourth voxel says enough
-        mri, ct = thin[:, 0], thin[:, 1]
-        head = ((mri != 0) | (ct != 0)).to(mri.dtype)
-        facts: list[torch.Tensor] = []
-        for k in range(self.centres.shape[0]):
-            weight = torch.exp(-0.5 * ((ct - self.centres[k]) / self.width) ** 2) * head
-            mass = weight.sum(1)
-            mean = (weight * mri).sum(1) / (mass + 1.0)
-            spread = ((weight * (mri - mean[:, None]) ** 2).sum(1) / (mass + 1.0) + 1e-6).sqrt()
-            facts += [mean, spread, mass / (head.sum(1) + 1.0)]
-        return self.layers(torch.stack(facts, dim=1).to(self.centres.dtype))
+    def forward(self, facts: torch.Tensor) -> torch.Tensor:
+        """``[B, 3K]`` → ``[B, E]``."""
+        return self.layers(facts.to(self.centres.dtype))
 
 
 def _fold_plane(x: torch.Tensor) -> torch.Tensor:
@@ -188,6 +220,11 @@ class RoiFusionNet(nn.Module):
         self.num_train_timesteps = int(num_train_timesteps)
         self.residual_bound = float(residual_bound)
         self.divisor = 2 ** len(widths)
+        #: How far a result sees, for :mod:`~roi_fusion.tiles`: two slices for each deep block of the pyramid; for the
+        #: denoiser's five blocks, stem and head 44 voxels in plane, up to what all levels halve, and six slices.
+        self.encode_margin = 2 * (2 * (len(widths) - 3) + 2)
+        reach = 44 + -44 % self.divisor
+        self.decode_margin = (reach, reach, 6)
         self.half_embedding = 32
         self.register_buffer("window", torch.tensor([float(window_centre), float(window_width)]))
         # Fitted on validation cases after training and stored with the weights: probability = σ(logit / temperature).
@@ -196,8 +233,7 @@ class RoiFusionNet(nn.Module):
         # Of the conformal interval of the lesion volume, see calibration.py; -1 until it is fitted.
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
-        # Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
-        self.descriptor = _ContrastDescriptor((-2.1, -1.6, -1.0, -0.35, 0.4, 1.7), 0.25, embedding_channels)
+        self.descriptor = _ContrastDescriptor(embedding_channels)
         self.pyramid = _Pyramid(3, widths, embedding_channels)  # MRI, CT, stroke window
         self.time = nn.Sequential(
             nn.Linear(2 * self.half_embedding, embedding_channels), nn.SiLU(),
@@ -224,7 +260,7 @@ class RoiFusionNet(nn.Module):
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """The contrast of a whole pair ``[B, 2, X, Y, Z]`` → ``[B, E]``, for :meth:`encode` of its patches."""
-        return self.descriptor(image)
+        return self.descriptor(contrast_facts(image, self.descriptor.centres))
 
     def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
         """What does not change between diffusion steps: the padded input and the pyramid's features, depth first.
@@ -273,9 +309,24 @@ class RoiFusionNet(nn.Module):
         fused = (gate * mri + (1 - gate) * ct + residual) * head
         return torch.cat([fused, raw[:, 0:3], gate], dim=1)
 
-    def denoise(self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The training form: the clean state and the heads from a noisy state, channels of :data:`OUTPUT_CHANNELS`."""
-        return self.compose(image, self.decode(self.encode(image, self.describe(image)), x_t, t))
+    def lesion_probability(self, lesion_logit: torch.Tensor, brain_logit: torch.Tensor) -> torch.Tensor:
+        """The lesion head's, by the temperature, times the brain head's: a stroke lesion lies in the brain."""
+        return torch.sigmoid(lesion_logit.float() / self.temperature) * torch.sigmoid(brain_logit.float())
+
+    def denoise(
+        self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The training form: the clean state and the heads from a noisy state, channels of :data:`OUTPUT_CHANNELS`.
+
+        Args:
+            x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
+            image: whole volumes, or crops of them.
+            t: timesteps ``[B]``.
+            facts: of the volumes that crops were cut from, by :func:`contrast_facts`; None takes those of `image`.
+        """
+        if facts is None:
+            facts = contrast_facts(image, self.descriptor.centres)
+        return self.compose(image, self.decode(self.encode(image, self.descriptor(facts)), x_t, t))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         t = torch.full((image.shape[0],), float(self.num_train_timesteps - 1), device=image.device)

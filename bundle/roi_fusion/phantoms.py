@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
+from tqdm import tqdm
 
 from .errors import InputError
 from .lesions import MNI_BOX, Lesion, PackedLesions, procedural_lesion
 
-__all__ = ["CONTRASTS", "Phantom", "PhantomConfig", "draw_phantom", "mni_tissue", "write_phantoms"]
+__all__ = ["CONTRASTS", "Phantom", "PhantomConfig", "draw_phantom", "make_phantoms", "mni_tissue", "write_phantoms"]
 
 CONTRASTS = ("adc", "dwi", "flair", "t2", "t1")
 
@@ -51,6 +55,7 @@ class PhantomConfig:
         contrast: one of :data:`CONTRASTS`, several joined by commas, or ``"random"`` for all.
         misregistration_mm: the CT is moved by up to this many mm, and turned by up to as many degrees.
         lesion_free_share: share of cases without a lesion.
+        varied_grid: each case gets a grid of its own, see :meth:`grid_of`; `shape` and `spacing_mm` then say nothing.
     """
 
     shape: tuple[int, int, int] = (256, 256, 26)
@@ -58,6 +63,7 @@ class PhantomConfig:
     contrast: str = "random"
     misregistration_mm: float = 0.0
     lesion_free_share: float = 0.1
+    varied_grid: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -66,6 +72,8 @@ class PhantomConfig:
             raise InputError(f"spacing_mm: wanted three positive lengths such as 0.9,0.9,6, came {self.spacing_mm}")
         if not self.contrasts or not set(self.contrasts) <= set(CONTRASTS):
             raise InputError(f"contrast: wanted random or some of {', '.join(CONTRASTS)}, came {self.contrast!r}")
+        if not 0 <= self.lesion_free_share <= 1:
+            raise InputError(f"lesion_free_share: wanted a share from 0 to 1, came {self.lesion_free_share}")
         if self.misregistration_mm < 0:
             raise InputError(f"misregistration_mm: wanted 0 or more, came {self.misregistration_mm}")
 
@@ -76,6 +84,20 @@ class PhantomConfig:
             return CONTRASTS
         parts = self.contrast if isinstance(self.contrast, (list, tuple)) else str(self.contrast).split(",")
         return tuple(str(p).strip() for p in parts)
+
+    def grid_of(self, seed: Sequence[int]) -> PhantomConfig:
+        """The configuration of one case: its own, or with a grid drawn as scanners differ.
+
+        In plane 0.4 to 1.2 mm, slices of 3 to 7 mm, one case in eight 1 mm isotropic; the shape covers 220×225×150 mm.
+        """
+        if not self.varied_grid:
+            return self
+        rng = np.random.default_rng([*seed, len(seed)])
+        isotropic = rng.random() < 0.125
+        plane, slices = (round(float(rng.uniform(*limits)), 3) for limits in ((0.4, 1.2), (3.0, 7.0)))
+        spacing = (1.0, 1.0, 1.0) if isotropic else (plane, plane, slices)
+        shape = [round(extent / step) for extent, step in zip((220, 225, 150), spacing)]
+        return replace(self, shape=(shape[0], shape[1], shape[2]), spacing_mm=spacing)
 
 
 @dataclass
@@ -423,6 +445,7 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
         seed: integers that name the case, usually ``(data set seed, case number)``.
         lesions: real masks to draw from; procedural shapes when ``None``.
     """
+    config = config.grid_of(seed)
     rng = np.random.default_rng(list(seed))
     contrast = str(rng.choice(config.contrasts))
     lesion: Lesion | None = None
@@ -479,33 +502,75 @@ def write_phantoms(
     *,
     lesions: PackedLesions | None = None,
     seed: int = 0,
+    num_workers: int = 0,
 ) -> Iterator[str]:
     """Write cases as ``<output_dir>/<case>/{mri,ct,lesion_mask,brain_mask,bone_mask}.nii.gz`` and ``dataset.json``.
+
+    A folder that an interrupted call left is completed: cases of the same seed and configuration are kept.
+
+    Args:
+        output_dir: folder to write to.
+        num_cases: number of cases.
+        config: grid and contrast.
+        lesions: real masks to draw from; procedural shapes when ``None``.
+        seed: of the data set.
+        num_workers: processes that draw beside this one's; 0 draws here.
 
     Yields:
         The name of each case once its files are written.
     """
     if int(num_cases) != num_cases or num_cases < 1:
         raise InputError(f"num_cases: wanted 1 or more, came {num_cases}")
+    if int(num_workers) != num_workers or num_workers < 0:
+        raise InputError(f"num_workers: wanted 0 or more, came {num_workers}")
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
-    record: dict = {
-        "generator": "roi_fusion.phantoms", "seed": seed, "config": asdict(config),
-        "lesions": "packed" if lesions is not None else "procedural", "cases": {},
+    shapes = "procedural" if lesions is None else f"packed {lesions.positions[0]}:{lesions.positions[-1] + 1}"
+    record: dict = {"generator": "roi_fusion.phantoms", "seed": seed, "config": asdict(config), "lesions": shapes, "cases": {}}
+    record = json.loads(json.dumps(record))  # as it will be read back
+    listing = root / "dataset.json"
+    if listing.is_file():
+        found = json.loads(listing.read_text())
+        if {k: v for k, v in found.items() if k != "cases"} == {k: v for k, v in record.items() if k != "cases"}:
+            record["cases"] = {k: v for k, v in found["cases"].items() if (root / k / "bone_mask.nii.gz").is_file()}
+    names = [f"phantom_{n:04d}" for n in range(num_cases)]
+    missing = {name: (seed, n) for n, name in enumerate(names) if name not in record["cases"]}
+    write = partial(_write_case, root, config, lesions)
+    pool = None
+    if num_workers and missing:
+        pool = ProcessPoolExecutor(num_workers, get_context("spawn"), torch.set_num_threads, (1,))
+    try:
+        results = (pool.map if pool else map)(write, missing.keys(), missing.values())
+        for name in names:
+            if name in missing:
+                record["cases"][name] = next(results)
+                listing.write_text(json.dumps(record, indent=2))
+            yield name
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+def make_phantoms(output_dir: str | Path, num_cases: int, config: PhantomConfig, **how: Any) -> None:
+    """:func:`write_phantoms` to its end, with a progress bar."""
+    cases = write_phantoms(output_dir, num_cases, config, **how)
+    for _ in tqdm(cases, total=num_cases, desc=Path(output_dir).name, unit="case"):
+        pass
+
+
+def _write_case(
+    root: Path, config: PhantomConfig, lesions: PackedLesions | None, name: str, seed: Sequence[int]
+) -> dict[str, Any]:
+    """Draw one case and write its volumes; returns its parameters."""
+    phantom = draw_phantom(config, seed, lesions)
+    folder = root / name
+    folder.mkdir(exist_ok=True)
+    volumes = {
+        "mri": phantom.mri, "ct": phantom.ct, "lesion_mask": phantom.lesion,
+        "brain_mask": phantom.brain, "bone_mask": phantom.bone,
     }  # fmt: skip
-    for n in range(num_cases):
-        name = f"phantom_{n:04d}"
-        phantom = draw_phantom(config, (seed, n), lesions)
-        folder = root / name
-        folder.mkdir(exist_ok=True)
-        volumes = {
-            "mri": phantom.mri, "ct": phantom.ct, "lesion_mask": phantom.lesion,
-            "brain_mask": phantom.brain, "bone_mask": phantom.bone,
-        }  # fmt: skip
-        for stem, volume in volumes.items():
-            image = nib.Nifti1Image(volume, phantom.affine)
-            image.header.set_xyzt_units("mm")
-            nib.save(image, folder / f"{stem}.nii.gz")
-        record["cases"][name] = phantom.parameters
-        (root / "dataset.json").write_text(json.dumps(record, indent=2))
-        yield name
+    for stem, volume in volumes.items():
+        image = nib.Nifti1Image(volume, phantom.affine)
+        image.header.set_xyzt_units("mm")
+        nib.save(image, folder / f"{stem}.nii.gz")
+    return phantom.parameters

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,24 +13,11 @@ from monai.bundle import ConfigParser
 from .cases import collate_cases, inference_datalist, sentence_for
 from .errors import InputError
 from .evaluation import CasePreparer, ResultWriter
-from .knobs import STRUCTURE, check_config
+from .knobs import BUNDLE_ROOT, inference_parser
 from .results import RESULT_FILES, save_case
 from .resume import load_weights
 
 __all__ = ["Predictor", "predict", "prepare"]
-
-BUNDLE_ROOT = Path(__file__).resolve().parents[1]
-
-
-def _parse(bundle_root: str | Path, knobs: dict[str, Any]) -> ConfigParser:
-    file = Path(bundle_root) / "configs" / "inference.json"
-    if not file.is_file():
-        raise InputError(f"{file}: wanted the bundle's inference config, found no such file")
-    parser = ConfigParser()
-    parser.read_config(str(file))
-    parser.update({"bundle_root": str(bundle_root), **knobs})
-    check_config(cast(dict[str, Any], parser.config), STRUCTURE)
-    return parser
 
 
 def _prepare(parser: ConfigParser, mri_path: str | Path, ct_path: str | Path) -> dict[str, Any]:
@@ -56,7 +43,7 @@ def prepare(mri_path: str | Path, ct_path: str | Path, bundle_root: str | Path =
     Raises:
         InputError: when the pair cannot be used; the sentence names the file, what was wanted and what came.
     """
-    return _prepare(_parse(bundle_root, {}), mri_path, ct_path)
+    return _prepare(inference_parser({}, bundle_root), mri_path, ct_path)
 
 
 class Predictor:
@@ -84,7 +71,7 @@ class Predictor:
             knobs["checkpoint"] = str(checkpoint)
         if device is not None:
             knobs["device"] = torch.device(device)
-        self._parser = _parse(bundle_root, knobs)
+        self._parser = inference_parser(knobs, bundle_root)
         self.device: torch.device = self._parser.get_parsed_content("device")
         self.network = load_weights(
             self._parser.get_parsed_content("network"), self._parser.get_parsed_content("checkpoint")

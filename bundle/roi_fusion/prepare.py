@@ -31,7 +31,7 @@ from .prepare_report import contour_shift, overlay_figure, quality_flags, write_
 from .readers import Volume, check_pair, read_volume
 from .registration import Registration, measure, register, write_transform
 from .results import versions
-from .roi_masks import bone_mask, brain_mask, cranial_masks, head_mask
+from .roi_masks import cranial_masks, head_mask
 
 __all__ = ["PrepareOptions", "prepare_case", "prepare_dataset"]
 
@@ -100,13 +100,9 @@ def _roi_masks(ct: np.ndarray, affine: np.ndarray, given: dict[str, np.ndarray])
     array, back = ct.transpose(order), np.argsort(order)
     spacing = spacing_mm(affine)[order].tolist()
     head = head_mask(array, spacing)
-    turned = {name: mask.transpose(order) for name, mask in given.items()}
-    if not turned:
-        bone, brain = cranial_masks(array, head, spacing)
-    else:
-        bone = turned["bone_mask"] if "bone_mask" in turned else bone_mask(array, head, spacing_mm=spacing)
-        brain = turned["brain_mask"] if "brain_mask" in turned else brain_mask(array, bone, head, spacing)
-    return (brain & ~bone).transpose(back), bone.transpose(back)
+    turned = {name.removesuffix("_mask"): mask.transpose(order) for name, mask in given.items()}
+    bone, brain = cranial_masks(array, head, spacing, **turned)
+    return brain.transpose(back), bone.transpose(back)
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from .handlers import is_first_rank, read_history
 from .plots import evaluation_figures
 
 __all__ = [
-    "case_figure", "figure_uri", "history_figures", "markdown_table", "metrics_text", "write_report", "write_training_report",
+    "case_figure", "figure_uri", "history_figures", "metrics_text", "write_report", "write_training_report",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -118,12 +118,12 @@ def case_figure(folder: str | Path, label: str | Path | None = None, num_slices:
         facts = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as e:
         raise InputError(f"{folder}: wanted a result folder with result.json, came none that can be read ({e})") from None
-    if not Path(facts["mri"]).is_file():
-        raise InputError(f"{facts['mri']}: wanted the MRI of this result, found no such file")
-    reference = nib.load(facts["mri"])
-    mri = _load(facts["mri"])
-    assert mri is not None
-    ct = _load(facts["ct"], reference)
+    source = facts["mri"] or facts["ct"]
+    if not Path(source).is_file():
+        raise InputError(f"{source}: wanted the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")
+    reference = nib.load(source)
+    mri = _load(source) if facts["mri"] else None
+    ct = _load(facts["ct"], reference) if facts["ct"] else None
     own = {n: _load(folder / f"{n}.nii.gz") for n in ("fused", "lesion", "provenance", "uncertainty")}
     truth = _load(label, reference) if label else None
     spacing = nib.as_closest_canonical(reference).header.get_zooms()[:3]
@@ -147,10 +147,11 @@ def case_figure(folder: str | Path, label: str | Path | None = None, num_slices:
         image = np.take(volume, k, axis)[window].T
         return image[:, ::-1] if axis != 0 else image  # radiological
 
-    low, high = np.percentile(mri[head], [1, 99.5]) if head.any() else (float(mri.min()), float(mri.max()))
+    seen = fused if mri is None else mri
+    low, high = np.percentile(seen[head], [1, 99.5]) if head.any() else (float(seen.min()), float(seen.max()))
     f_low, f_high = np.percentile(fused[head], [0.5, 99.7]) if head.any() else (low, high)
     aspect = float(spacing[others[1]] / spacing[others[0]])
-    sample = plane(mri, 0)
+    sample = plane(fused, 0)
     assert sample is not None
     height = 1.9 * min(max(sample.shape[0] * aspect / sample.shape[1], 0.3), 1.6)
     figure = Figure(figsize=(1.9 * len(_PANELS), height * len(chosen) + 0.3), facecolor="black")
@@ -269,17 +270,6 @@ def metrics_text(output_dir: str | Path) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(summary: Mapping[str, Any]) -> str:
-    """A ``summary.json`` as a Markdown table: a line per metric with its 95 % interval, a column per method."""
-    table = _table(summary["methods"])
-    names = [r["name"].split(" (")[0] for r in table["rows"]]
-    lines = [f"| {summary['cases']} cases | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for i, head in enumerate(table["head"]):
-        cells = [r["cells"][i] for r in table["rows"]]
-        lines.append(f"| {head} | " + " | ".join(f"{c['value']} ({c['ci']})" if c["ci"] else c["value"] for c in cells) + " |")
-    return "\n".join(lines)
-
-
 def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
     """Worst lesion Dice first where there is one, else by name."""
     dice: dict[str, float] = {}
@@ -322,17 +312,23 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     for path in _case_order(folder, results)[:max_cases]:
         facts = json.loads((path / "result.json").read_text())
         label = next(
-            (p for p in (Path(facts["mri"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii")) if p.is_file()), None
+            (
+                p
+                for p in (Path(facts["mri"] or facts["ct"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii"))
+                if p.is_file()
+            ),
+            None,
         )
         try:
             data = figure_uri(case_figure(path, label))
         except InputError as e:
             refused[path.name] = str(e)
             continue
+        missing = f"made WITHOUT a {facts['missing'].upper()} · " if facts.get("missing") else ""
         interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
         between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
         text = (
-            f"lesion {facts['lesion_ml']:.2f} mL{between} · "
+            f"{missing}lesion {facts['lesion_ml']:.2f} mL{between} · "
             f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
             f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
             f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"

@@ -156,17 +156,29 @@ def _filled_brain(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing
     return _fill_slices(_grow(core, 5.5, spacing_mm) & inside) if core.any() else core
 
 
-def cranial_masks(ct_hu: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def cranial_masks(
+    ct_hu: np.ndarray,
+    head: np.ndarray,
+    spacing_mm: Sequence[float],
+    *,
+    bone: np.ndarray | None = None,
+    brain: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Bone and brain together: what is dense but lies loose in the brain (calcium, a clip) belongs to the brain.
 
     Args:
         ct_hu: CT in HU, ``[X, Y, Z]``.
         head: from :func:`head_mask`.
         spacing_mm: voxel size along the array axes.
+        bone, brain: masks that the user has; they stay, but for brain where bone is.
 
     Returns:
         Bone and brain, boolean, disjoint; empty where nothing is found.
     """
+    if bone is not None or brain is not None:
+        bone = bone_mask(ct_hu, head, spacing_mm=spacing_mm) if bone is None else bone
+        brain = brain_mask(ct_hu, bone, head, spacing_mm) if brain is None else brain
+        return bone, brain & ~bone
     bone = bone_mask(ct_hu, head, spacing_mm=spacing_mm)
     brain = _filled_brain(ct_hu, bone, head, spacing_mm)
     parts, count = ndimage.label(bone, _FULL_CONNECTION)

@@ -182,7 +182,8 @@ def export_slices(
     for folder in folders:
         array = np.asarray(nib.load(folder / f"{volume}.nii.gz").dataobj, dtype=np.float64)  # type: ignore[attr-defined]
         grey = np.clip(np.round((array - low) / (high - low) * 255), 0, 255).astype(np.uint8)
-        source = Path(json.loads((folder / "result.json").read_text())["mri"]).parent / "slices.json"
+        facts = json.loads((folder / "result.json").read_text())
+        source = Path(facts["mri"] or facts["ct"]).parent / "slices.json"
         names = json.loads(source.read_text())["pictures"] if source.is_file() else []
         if len(names) != array.shape[-1]:
             names = [f"{folder.name}_{k:03d}.png" for k in range(array.shape[-1])]

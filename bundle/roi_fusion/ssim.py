@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["FixedReferenceSsim", "gaussian_window", "ssim_map"]
+
+#: Rows of a banded product that are made at a time.
+_BLOCK = 48
 
 
 def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -41,6 +46,48 @@ def _blur_matrix(size: int, window: torch.Tensor, reflect: bool) -> torch.Tensor
     return torch.zeros(size, size, dtype=window.dtype, device=window.device).scatter_add_(1, columns, weights)
 
 
+def _banded_products(x: torch.Tensor, along_x: torch.Tensor, along_y: torch.Tensor, half: int) -> torch.Tensor:
+    """``along_x · x · along_yᵀ`` for ``[..., X, Y]``, leaving out the zeros far from the diagonals."""
+    out = torch.empty_like(x)
+    for start in range(0, x.shape[-1], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        near = slice(max(start - half, 0), start + _BLOCK + half)
+        out[..., rows] = x[..., near] @ along_y[rows, near].mT
+    result = torch.empty_like(out)
+    for start in range(0, x.shape[-2], _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        near = slice(max(start - half, 0), start + _BLOCK + half)
+        result[..., rows, :] = along_x[rows, near] @ out[..., near, :]
+    return result
+
+
+class _Blur(torch.autograd.Function):
+    """:func:`_banded_products`; its gradient is the same with transposed matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, along_x: torch.Tensor, along_y: torch.Tensor, half: int) -> torch.Tensor:
+        ctx.save_for_backward(along_x, along_y)
+        ctx.half = half
+        return _banded_products(x, along_x, along_y, half)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        along_x, along_y = ctx.saved_tensors
+        return _banded_products(gradients[0].contiguous(), along_x.mT, along_y.mT, ctx.half), None, None, None
+
+
+class _Window:
+    """A Gaussian window over the last two axes of images ``[..., X, Y]``."""
+
+    def __init__(self, like: torch.Tensor, window_size: int, sigma: float, reflect: bool) -> None:
+        window = gaussian_window(window_size, sigma, like.dtype, like.device)
+        self.along_x, self.along_y = (_blur_matrix(n, window, reflect) for n in like.shape[-2:])
+        self.half = window_size // 2
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return _Blur.apply(x, self.along_x, self.along_y, self.half)
+
+
 def ssim_map(
     a: torch.Tensor,
     b: torch.Tensor,
@@ -64,15 +111,13 @@ def ssim_map(
         The map, shape of `a`.
     """
     shape = a.shape
-    a, b = (v.reshape(shape[0], shape[2], shape[3], -1).to(a.dtype) for v in (a, b))
-    mask = None if roi is None else roi.reshape(a.shape).to(a.dtype)
-    stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, B, X, Y, Z]
+    dtype = a.dtype
+    a, b = (_planes(v).to(dtype) for v in (a, b))
+    mask = None if roi is None else _planes(roi).to(dtype)
+    stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, B, Z, X, Y]
     if mask is not None:
         stack = torch.cat([stack * mask, mask[None]])
-    window = gaussian_window(window_size, sigma, a.dtype, a.device)
-    along_x, along_y = (_blur_matrix(n, window, reflect=mask is None) for n in shape[2:4])
-    means = (along_x @ stack.flatten(3)).reshape(stack.shape)
-    means = along_y @ means
+    means = _Window(a, window_size, sigma, reflect=mask is None)(stack)
     if mask is not None:
         means = means[:5] / means[5:].clamp(min=1e-6)
     mean_a, mean_b, square_a, square_b, product = means
@@ -80,7 +125,13 @@ def ssim_map(
     var_a, var_b = (square_a - mean_a**2).clamp(min=0), (square_b - mean_b**2).clamp(min=0)
     covariance = product - mean_a * mean_b
     out = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return (out / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).reshape(shape)
+    out = out / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return out.movedim(1, -1).reshape(shape)
+
+
+def _planes(x: torch.Tensor) -> torch.Tensor:
+    """``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]`` → ``[B, Z, X, Y]``: windows read one slice after the other."""
+    return x.reshape(x.shape[0], x.shape[2], x.shape[3], -1).movedim(-1, 1).contiguous()
 
 
 class FixedReferenceSsim:
@@ -92,22 +143,20 @@ class FixedReferenceSsim:
     """
 
     def __init__(self, references: torch.Tensor, *, data_range: float = 1.0, window_size: int = 11, sigma: float = 1.5) -> None:
-        window = gaussian_window(window_size, sigma, references.dtype, references.device)
-        self._along_x, self._along_y = (_blur_matrix(n, window, reflect=True) for n in references.shape[2:4])
+        planes = references[0].movedim(-1, 1).contiguous()  # [R, Z, X, Y]
+        self._window = _Window(planes, window_size, sigma, reflect=True)
         self._c1, self._c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-        self._references = references
-        self._mean = self._blur(references)
-        self._variance = (self._blur(references**2) - self._mean**2).clamp(min=0)
-
-    def _blur(self, x: torch.Tensor) -> torch.Tensor:
-        rows = (self._along_x @ x.flatten(3)).reshape(x.shape)
-        return self._along_y @ rows
+        self._references = planes
+        self._mean = self._window(planes)
+        self._variance = (self._window(planes**2) - self._mean**2).clamp(min=0)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """SSIM of an image ``[1, 1, X, Y, Z]`` with each reference at every voxel, ``[1, R, X, Y, Z]``."""
-        blurred = self._blur(torch.cat([image, image**2, image * self._references], dim=1))
-        mean, square, product = blurred[:, :1], blurred[:, 1:2], blurred[:, 2:]
+        plane = image[0].movedim(-1, 1).contiguous()  # [1, Z, X, Y]
+        blurred = self._window(torch.cat([plane, plane**2, plane * self._references]))
+        mean, square, product = blurred[:1], blurred[1:2], blurred[2:]
         variance = (square - mean**2).clamp(min=0)
         covariance = product - mean * self._mean
         similarity = (2 * mean * self._mean + self._c1) * (2 * covariance + self._c2)
-        return similarity / ((mean**2 + self._mean**2 + self._c1) * (variance + self._variance + self._c2))
+        similarity = similarity / ((mean**2 + self._mean**2 + self._c1) * (variance + self._variance + self._c2))
+        return similarity.movedim(1, -1)[None]

@@ -16,55 +16,57 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from scipy.spatial.transform import Rotation
 from scipy.stats import rankdata
 
 from .calibration import volume_interval
+from .cases import each_item, link_file
 from .diffusion import make_scheduler
 from .errors import InputError
 from .evaluation import CaseMetrics
 from .guidance import GuidedDraw, RoiGuidance
-from .inferers import PREDICTION_CHANNELS, SamplingInferer, entropy_bits
-from .metrics import lesion_region
+from .inferers import PREDICTION_CHANNELS, SamplingInferer, sample_case
+from .knobs import inference_parser
+from .metrics import entropy_bits, lesion_region
 from .network import RoiFusionNet
 from .resume import load_weights
 from .transforms import spacing_of
 
-__all__ = ["STUDIES", "auroc", "load_study", "move_ct", "study_table"]
+__all__ = ["POSES", "STUDIES", "auroc", "load_study", "mean_of", "move_ct", "study_table"]
 
 logger = logging.getLogger(__name__)
 
 _METRICS = (
     "brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio", "lesion_dice", "lesion_nsd_2mm",
 )  # fmt: skip
+#: Where misregistered CTs lie: shift in mm and rotation in degrees.
+POSES = ((1.0, 0.0), (2.0, 0.0), (4.0, 0.0), (0.0, 2.0), (0.0, 4.0))
 Row = dict[str, Any]
 
 
-def load_study(checkpoint: str | Path, dataset_dir: str | Path) -> tuple[RoiFusionNet, list[Mapping[str, Any]]]:
-    """The network with its weights, and the preprocessed cases of a folder.
+def load_study(
+    checkpoints: Sequence[str | Path], dataset_dir: str | Path, cases: int | None = None
+) -> tuple[list[RoiFusionNet], list[Mapping[str, Any]]]:
+    """A network for each of the weights, and the preprocessed cases of a folder, the first `cases` of them.
 
     Raises:
         InputError: when a case is refused; a study is over all cases or over none.
     """
-    parser = ConfigParser()
-    parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
-    parser["dataset_dir"] = str(dataset_dir)
-    network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
-    dataset = parser.get_parsed_content("dataset")
-    items = [dataset[i] for i in range(len(dataset))]
-    if dataset.errors:
-        raise InputError(next(iter(dataset.errors.values())))
-    return network, items
+    if cases is not None and cases < 1:
+        raise InputError(f"cases: wanted 1 or more, came {cases}")
+    parser = inference_parser({"dataset_dir": str(dataset_dir)})
+    networks: Any = [load_weights(RoiFusionNet(), file).eval() for file in checkpoints]
+    return networks, list(each_item(parser.get_parsed_content("dataset"), cases))
+
+
+def mean_of(rows: Sequence[Mapping[str, Any]], metric: str) -> float:
+    """Mean over the cases that have the metric; NaN where none has."""
+    values = [float(r[metric]) for r in rows if np.isfinite(r.get(metric, np.nan))]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _inferer(guidance: RoiGuidance | None, steps: int = 4, draws: int = 1, **more: Any) -> SamplingInferer:
     return SamplingInferer(make_scheduler(), steps, draws, guidance=guidance, **more)
-
-
-def _predict(network: RoiFusionNet, inferer: SamplingInferer, item: Mapping[str, Any]) -> torch.Tensor:
-    scale = {k: [float(item["intensity"][k])] for k in ("mri_mean", "mri_std")}
-    return torch.as_tensor(inferer(item["image"][None], network, intensity=scale)[0])
 
 
 def _measured(
@@ -78,19 +80,23 @@ def _measured(
         prediction = predict(item)
         seconds += time.perf_counter() - start
         rows += metrics.measure(item, prediction)
-    means = {m: float(np.nanmean([r.get(m, np.nan) for r in rows])) for m in _METRICS}
+    means = {m: mean_of(rows, m) for m in _METRICS}
     logger.info("%s: %s", name, ", ".join(f"{k} {v:.3f}" for k, v in means.items()))
     return {"name": name, "cases": len(items), **means, "seconds_a_case": seconds / len(items)}
 
 
-def steps(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+def steps(
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
+) -> list[Row]:
     """Metrics by number of sampling steps, unguided."""
     counts = (1, 2, 4, 8, 50)
-    inferers = {n: _inferer(None, n) for n in counts}
-    return [_measured(f"{n} steps", items, network, partial(_predict, network, inferers[n])) for n in counts]
+    inferers = {n: _inferer(None, n, precision=precision) for n in counts}
+    return [_measured(f"{n} steps", items, network, partial(sample_case, inferers[n], network)) for n in counts]
 
 
-def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+def guidance(
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
+) -> list[Row]:
     """What guidance and what the network add: none, on the logits, through the network, without a network, one pass."""
     updates = 2 * 4
 
@@ -98,7 +104,7 @@ def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_
         image = torch.as_tensor(item["image"])[None]
         with torch.no_grad():
             out = network(image)
-        probability = torch.sigmoid(out[:, 1:2] / network.temperature) * torch.sigmoid(out[:, 2:3])
+        probability = network.lesion_probability(out[:, 1:2], out[:, 2:3])
         rest = torch.zeros_like(out[:, :1])
         return torch.cat([out[:, :1], probability, entropy_bits(probability), out[:, 4:5], rest, rest], dim=1)[0]
 
@@ -107,19 +113,19 @@ def guidance(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_
         masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
         scale = (float(item["intensity"]["mri_mean"]), float(item["intensity"]["mri_std"]))
         draw = GuidedDraw(RoiGuidance(num_updates=updates, gamma=0), network, image, scale, masks)
-        level = _inferer(None).levels[-1]
+        level = _inferer(None, precision=precision).levels[-1]
         with torch.no_grad():
             raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)
             fused = network.compose(image, raw)[:, :1]
         rest = torch.zeros_like(fused)
         return torch.cat([fused, rest, rest, torch.sigmoid(raw[:, 3:4]), rest, rest], dim=1)[0]
 
-    off, logits = _inferer(None), _inferer(RoiGuidance())
-    full = _inferer(RoiGuidance(mode="full", strength=0.5, num_updates=1))
+    off, logits = _inferer(None, precision=precision), _inferer(RoiGuidance(), precision=precision)
+    full = _inferer(RoiGuidance(mode="full", strength=0.5, num_updates=1), precision=precision)
     rows = [
-        _measured("network, 4 steps, no guidance", items, network, partial(_predict, network, off)),
-        _measured("network, 4 steps, guided on the logits", items, network, partial(_predict, network, logits)),
-        _measured("network, 4 steps, guided through the network", items, network, partial(_predict, network, full)),
+        _measured("network, 4 steps, no guidance", items, network, partial(sample_case, off, network)),
+        _measured("network, 4 steps, guided on the logits", items, network, partial(sample_case, logits, network)),
+        _measured("network, 4 steps, guided through the network", items, network, partial(sample_case, full, network)),
         _measured("network, one pass", items, network, one_pass),
         _measured("plain average, guided, no network (true masks)", items, network, without_network),
     ]
@@ -148,8 +154,7 @@ def move_ct(dataset_dir: str | Path, output_dir: str | Path, shift_mm: float, an
         direction = rng.uniform(0, 2 * np.pi)
         for file in source.glob("*.nii.gz"):
             if file.name not in ("ct.nii.gz", "bone_mask.nii.gz"):
-                (target / file.name).unlink(missing_ok=True)
-                (target / file.name).symlink_to(file.resolve())
+                link_file(target / file.name, file)
                 continue
             image: Any = nib.load(file)
             middle = image.affine[:3, :3] @ ((np.array(image.shape) - 1) / 2) + image.affine[:3, 3]
@@ -161,20 +166,18 @@ def move_ct(dataset_dir: str | Path, output_dir: str | Path, shift_mm: float, an
 
 
 def misregistration(
-    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
 ) -> list[Row]:
     """Metrics when the CT lies 0 to 4 mm or 0 to 4° beside the MRI, scored against the CT as given."""
     rows = []
-    guided = _inferer(RoiGuidance())
-    for shift, angle in ((0, 0), (1, 0), (2, 0), (4, 0), (0, 2), (0, 4)):
+    guided = _inferer(RoiGuidance(), precision=precision)
+    for shift, angle in ((0.0, 0.0), *POSES):
         moved = items
         if shift or angle:
-            parser = ConfigParser()
-            parser.read_config(str(Path(__file__).resolve().parents[1] / "configs" / "inference.json"))
-            parser["dataset_dir"] = str(move_ct(dataset_dir, output_dir / f"moved_{shift}mm_{angle}deg", shift, angle))
-            dataset = parser.get_parsed_content("dataset")
-            moved = [dataset[i] for i in range(len(dataset))]
-        row = _measured(f"{shift} mm, {angle}°", moved, network, partial(_predict, network, guided))
+            folder = move_ct(dataset_dir, output_dir / f"moved_{shift:g}mm_{angle:g}deg", shift, angle)
+            dataset = inference_parser({"dataset_dir": str(folder)}).get_parsed_content("dataset")
+            moved = list(each_item(dataset, len(items)))
+        row = _measured(f"{shift:g} mm, {angle:g}°", moved, network, partial(sample_case, guided, network))
         rows.append({**row, "shift_mm": shift, "angle_degrees": angle})
     return rows
 
@@ -188,15 +191,17 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - count * (count + 1) / 2) / (count * rest))
 
 
-def uncertainty(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
+def uncertainty(
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
+) -> list[Row]:
     """Does the uncertainty find errors, is the probability calibrated, and does the interval hold the volume?"""
-    many, single = _inferer(RoiGuidance(), draws=4), _inferer(RoiGuidance(), draws=1)
+    many, single = _inferer(RoiGuidance(), draws=4, precision=precision), _inferer(RoiGuidance(), draws=1, precision=precision)
     threshold, quantile = (float(torch.as_tensor(v)) for v in (network.threshold, network.volume_quantile))
     pooled: dict[str, list[np.ndarray]] = {"wrong": [], "many": [], "single": []}
-    eces, held, widths = [], [], []
+    rows, held, widths = [], [], []
     metrics = CaseMetrics(threshold=threshold, with_baselines=False)
     for item in items:
-        prediction, alone = _predict(network, many, item), _predict(network, single, item)
+        prediction, alone = sample_case(many, network, item), sample_case(single, network, item)
         probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].numpy()
         label, spacing = np.asarray(item["label"][0]) > 0, spacing_of(item["image"])
         region = lesion_region(probability > threshold, label, spacing_mm=spacing, margin_mm=10.0)
@@ -204,7 +209,7 @@ def uncertainty(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], datas
         pooled["wrong"].append(((probability > threshold) != label)[region])
         pooled["many"].append(prediction[u].numpy()[region])
         pooled["single"].append(alone[u].numpy()[region])
-        eces.append(metrics.measure(item, prediction)[0]["lesion_ece"])
+        rows += metrics.measure(item, prediction)
         voxel_ml = float(np.prod(spacing)) / 1000
         lesion_ml = float((probability > threshold).sum()) * voxel_ml
         interval = volume_interval(lesion_ml, torch.from_numpy(probability), voxel_ml, quantile)
@@ -218,29 +223,31 @@ def uncertainty(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], datas
             "cases": len(items),
             "auroc_of_errors": auroc(np.concatenate(pooled["many"]), wrong),
             "auroc_single_pass": auroc(np.concatenate(pooled["single"]), wrong),
-            "ece": float(np.nanmean(eces)),
+            "ece": mean_of(rows, "lesion_ece"),
             "interval_coverage": float(np.mean(held)) if held else float("nan"),
             "interval_width_ml": float(np.median(widths)) if widths else float("nan"),
         }
     ]
 
 
-def seams(network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path) -> list[Row]:
-    """Patch by patch against whole: the largest difference of the fused volume anywhere, as a share of the MRI's range."""
+def seams(
+    network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
+) -> list[Row]:
+    """Tile by tile against whole: the largest difference of the fused volume anywhere, as a share of the MRI's range."""
     rows = []
     for name, settings in (("unguided", None), ("guided", RoiGuidance())):
         worst = []
         for item in items:
-            size = [max(16, int(0.6 * n)) for n in item["image"].shape[1:3]] + [item["image"].shape[3]]
-            whole = _predict(network, _inferer(settings, roi_size=None), item)[0]
-            parts = _predict(network, _inferer(settings, roi_size=size), item)[0]
+            size = (160, 160, 16)
+            whole = sample_case(_inferer(settings, roi_size=None, precision=precision), network, item)[0]
+            parts = sample_case(_inferer(settings, roi_size=size, precision=precision), network, item)[0]
             worst.append(float((whole - parts).abs().max()) * float(item["intensity"]["mri_std"]))
         found = {"largest_difference": max(worst), "median_difference": float(np.median(worst))}
         rows.append({"name": name, "cases": len(items), **found})
     return rows
 
 
-STUDIES: dict[str, Callable[[RoiFusionNet, Sequence[Mapping[str, Any]], Path, Path], list[Row]]] = {
+STUDIES: dict[str, Callable[[RoiFusionNet, Sequence[Mapping[str, Any]], Path, Path, str], list[Row]]] = {
     "steps": steps,
     "guidance": guidance,
     "misregistration": misregistration,

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from .diffusion import Scheduler, ct_weight, fusion_target, lesion_state
 from .errors import InputError
-from .network import RoiFusionNet
+from .network import RoiFusionNet, autocast_for
 
 __all__ = [
     "DenoisingModel", "TrainingInferer", "make_ema", "plan_learning_rate", "prepare_batch", "start_process_group",
@@ -30,8 +30,8 @@ def prepare_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
     """A collated batch → (image ``[B, 2, X, Y, Z]``, target, no arguments, the target again for the inferer).
 
-    The target holds the volumes ``image, brain, bone, dense, label`` and per case ``label_known`` and the constants of the
-    normalisation, as plain tensors on `device`.
+    The target holds the volumes ``image, brain, bone, dense, label`` and per case ``label_known``, ``contrast_facts`` and the
+    constants of the normalisation, as plain tensors on `device`.
     """
 
     def plain(x: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ def prepare_batch(
         return x.to(device, non_blocking=non_blocking)
 
     target = {k: plain(batch[k]) for k in _VOLUMES}
-    target["label_known"] = plain(batch["label_known"]).float()
+    target.update({k: plain(batch[k]).float() for k in ("label_known", "contrast_facts")})
     target.update({k: plain(batch["intensity"][k]).float() for k in _CONSTANTS})
     return target["image"].float(), target, (), {"target": target}
 
@@ -49,19 +49,19 @@ class DenoisingModel(nn.Module):
 
     Args:
         network: the network; its parameters are the only ones.
-        precision: ``"auto"`` is bfloat16 on CUDA and float32 elsewhere; ``"bf16"`` and ``"fp32"`` force one.
+        precision: see :func:`~roi_fusion.network.autocast_for`.
     """
 
     def __init__(self, network: RoiFusionNet, precision: str = "auto") -> None:
         super().__init__()
-        if precision not in ("auto", "bf16", "fp32"):
-            raise InputError(f"precision: wanted auto, bf16 or fp32, came {precision!r}")
+        autocast_for(precision, torch.device("cpu"))
         self.network, self.precision = network, precision
 
-    def forward(self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        half = self.precision == "bf16" or (self.precision == "auto" and image.is_cuda)
-        with torch.autocast(image.device.type, dtype=torch.bfloat16, enabled=half):
-            return self.network.denoise(x_t, image, t)
+    def forward(
+        self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        with autocast_for(self.precision, image.device):
+            return self.network.denoise(x_t, image, t, facts)
 
 
 class TrainingInferer(Inferer):
@@ -95,7 +95,8 @@ class TrainingInferer(Inferer):
         noise = torch.randn(clean.shape).to(clean)
         t, zero = t.to(clean.device), zero.to(clean.device)
         x_t = self.scheduler.add_noise(clean, noise, t)
-        return network(torch.where(zero.view(-1, 1, 1, 1, 1), torch.zeros_like(x_t), x_t), inputs, t.float())
+        x_t = torch.where(zero.view(-1, 1, 1, 1, 1), torch.zeros_like(x_t), x_t)
+        return network(x_t, inputs, t.float(), target["contrast_facts"])
 
 
 def make_ema(network: nn.Module, decay: float = 0.999) -> AveragedModel:

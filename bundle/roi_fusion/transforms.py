@@ -21,14 +21,15 @@ from monai.transforms import InvertibleTransform, LoadImaged, MapTransform, Orie
 
 from .errors import InputError
 from .grids import same_grid
-from .intensity import HU_POINTS, SCALED_POINTS, compand_hu, soft_knee
+from .intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES, compand_hu, soft_knee
 from .knobs import as_bool
-from .roi_masks import bone_mask, brain_mask, cranial_masks, head_mask, hyperdense_mask
+from .roi_masks import cranial_masks, head_mask, hyperdense_mask
 
 __all__ = [
     "CheckVolumesd",
     "CompandHUd",
     "CompleteCased",
+    "FillMissingd",
     "FillUnknownLabeld",
     "HeadMaskd",
     "LoadVolumesd",
@@ -77,12 +78,23 @@ class CompleteCased(Transform):
     ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``. A folder stands for
     the one MRI of such a name in it: MONAI Label's sessions hand over the folder of several uploaded files.
 
+    Args:
+        allow_missing: take a case without its MRI or without its CT; ``missing`` then says which, ``mri`` or ``ct``.
+
     Raises:
         InputError: when there is no such CT; the sentence names the file that was looked for.
     """
 
+    def __init__(self, allow_missing: bool | str = False) -> None:
+        self.allow_missing = as_bool("allow_missing", allow_missing)
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
+        d = {**data, "missing": ""}
+        if self.allow_missing and d.get("image") is None and d.get("ct") is not None:
+            ct = Path(str(d["ct"]))
+            name = ct.name.partition(".")[0]
+            d["case"] = d.get("case") or (ct.absolute().parent.name or "case" if name == "ct" else name.removesuffix("_ct"))
+            return {**d, "ct_file": str(ct), "missing": "mri"}
         if d.get("image") is None:
             folder = Path(str(d.get("folder", "")))
             missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
@@ -96,8 +108,12 @@ class CompleteCased(Transform):
             d["case"] = (mri.absolute().parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
         if d.get("ct") is None:
             if stem != "mri" and not stem.endswith("_mri"):
+                if self.allow_missing:
+                    return {**d, "ct_file": "", "missing": "ct"}
                 raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
             ct = mri.with_name(f"{stem[:-3]}ct{dot}{ending}")
+            if self.allow_missing and not ct.exists():
+                return {**d, "ct_file": "", "missing": "ct"}
             if not ct.exists():
                 raise InputError(f"{mri}: wanted its CT at {ct}, found no such file")
             d["ct"] = str(ct)
@@ -173,6 +189,21 @@ class CheckVolumesd(MapTransform):
         return (mask > 0).to(torch.uint8)
 
 
+class FillMissingd(Transform):
+    """Where :class:`CompleteCased` found one volume only, add the other as zeros on its grid.
+
+    The transforms that follow read ``missing`` and record typical constants for it; after normalisation it is 0 everywhere,
+    which is how a missing volume looks in training (:class:`~roi_fusion.augment.RandMissingModalityd`).
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if d.get("missing"):
+            absent, present = ("image", "ct") if d["missing"] == "mri" else ("ct", "image")
+            d[absent] = torch.zeros_like(d[present])
+        return d
+
+
 class RegisterToReferenced(MapTransform):
     """Bring the CT, and what lies on its grid, to the MRI by mutual information (:func:`~roi_fusion.registration.register`).
 
@@ -203,7 +234,7 @@ class RegisterToReferenced(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        if not self.enabled:
+        if not self.enabled or d.get("missing"):
             return d
         from .registration import register  # needs itk, which who does not register need not have
 
@@ -344,7 +375,7 @@ class HeadMaskd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        source = self.ct_key if self.ct_key in d else self.image_key
+        source = self.ct_key if self.ct_key in d and d.get("missing") != "ct" else self.image_key
         volume = d[source]
         mask = head_mask(
             np.asarray(volume[0]), spacing_of(volume), modality="ct" if source == self.ct_key else "mri",
@@ -359,7 +390,8 @@ class HeadMaskd(Transform):
 class RoiMasksd(Transform):
     """Add the regions that a case does not bring: ``brain``, ``bone`` and ``dense`` (blood or calcium) from the CT in HU.
 
-    Masks that are present stay; the brain is limited to the head. Bone wins where it meets the brain.
+    Masks that are present stay; the brain is limited to the head. Bone wins where it meets the brain. Without a CT no bone is
+    known and the whole head counts as brain; without an MRI all of the head is ``dense``, to be taken from the CT.
 
     Raises:
         InputError: when neither file nor CT gives a brain.
@@ -373,15 +405,13 @@ class RoiMasksd(Transform):
         volume = d[self.ct_key]
         ct, head, spacing = np.asarray(volume[0]), np.asarray(d[self.head_key][0]) > 0, spacing_of(volume)
         given = {key: np.asarray(d[key][0]) > 0 for key in ("bone", "brain") if key in d}
-        if not given:
-            bone, brain = cranial_masks(ct, head, spacing)
-        else:
-            bone = given["bone"] if "bone" in given else bone_mask(ct, head, spacing_mm=spacing)
-            brain = given["brain"] if "brain" in given else brain_mask(ct, bone, head, spacing)
-        brain &= head & ~bone
+        if d.get("missing") == "ct":
+            given = {"brain": head, **given, "bone": np.zeros_like(head)}
+        bone, brain = cranial_masks(ct, head, spacing, **given)
+        brain &= head
         if not brain.any():
             raise InputError(f"{file_of(volume)}: wanted a brain inside the skull, found none in the CT")
-        dense = hyperdense_mask(ct, brain, spacing)
+        dense = head if d.get("missing") == "mri" else hyperdense_mask(ct, brain, spacing)
         for key, mask in (("bone", bone & head), ("brain", brain), ("dense", dense)):
             d[key] = _like(mask, volume)
         return d
@@ -445,6 +475,8 @@ class RecordPercentilesd(Transform):
         d = dict(data)
         plain = d[self.key].as_tensor()
         low, high = (float(percentile(plain, q)) for q in (self.lower, self.upper))
+        if d.get("missing") == "mri":
+            low, high = 0.0, 1.0
         if not high > low:
             raise InputError(
                 f"{file_of(d[self.key])}: wanted an MRI with contrast, "
@@ -458,7 +490,8 @@ class RecordPercentilesd(Transform):
 
 
 class RecordMeanStdd(MapTransform):
-    """Note in ``intensity`` the mean and standard deviation over the head that the following ``NormalizeIntensityd`` removes.
+    """Note in ``intensity`` the extremes over the head, and the mean and deviation that the following ``NormalizeIntensityd``
+    removes.
 
     Args:
         keys: volumes that are exactly 0 outside the head.
@@ -473,9 +506,14 @@ class RecordMeanStdd(MapTransform):
         d = dict(data)
         intensity = dict(d.get("intensity", {}))
         for key, name in self.key_iterator(d, self.names):
+            if d.get("missing") == name:
+                intensity[f"{name}_mean"], intensity[f"{name}_std"] = TYPICAL_SCALES[name]
+                intensity[f"{name}_min"], intensity[f"{name}_max"] = 0.05, 1.0
+                continue
             plain = d[key].as_tensor()
             values = plain[plain != 0]
             intensity[f"{name}_mean"], intensity[f"{name}_std"] = float(values.mean()), float(values.std(unbiased=False))
+            intensity[f"{name}_min"], intensity[f"{name}_max"] = float(values.min()), float(values.max())
             if not intensity[f"{name}_std"] > 1e-6:
                 raise InputError(f"{file_of(d[key])}: wanted contrast inside the head, came a constant head")
         d["intensity"] = intensity

@@ -1,0 +1,391 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The benchmark of quality: the shipped weights, rules of fusion, and networks trained for the same minutes, on the same cases.
+
+Everything is kept as it is made, one file per case and method, so that an interrupted benchmark goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import DataLoader, Dataset
+from monai.transforms import Compose
+from scipy import stats
+from tqdm import tqdm
+
+from . import nnunet
+from .cases import CaseDataset, collate_cases, each_item, load_datalist, write_json
+from .diffusion import make_scheduler
+from .errors import InputError
+from .evaluation import CaseMetrics, measure_fused, summarise
+from .guidance import RoiGuidance
+from .inferers import SamplingInferer, sample_case
+from .knobs import inference_parser
+from .lesions import PackedLesions
+from .metrics import LesionMetrics
+from .network import RoiFusionNet
+from .peers import (
+    PATCH_SIZE,
+    SEGMENTERS,
+    DiffusionPeer,
+    laplacian_pyramid_fusion,
+    make_segmenter,
+    segment,
+    train_peer,
+    training_parts,
+)
+from .phantoms import PhantomConfig, make_phantoms
+from .results import versions
+from .resume import load_weights
+from .transforms import spacing_of
+
+__all__ = ["STAGES", "QualityOptions", "compare", "crop_loader", "run_quality"]
+
+logger = logging.getLogger(__name__)
+
+FUSION = ("brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio")
+LESION = ("lesion_dice", "lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1", "lesion_ece")
+#: The compared trainings; our weights and the rules; the trained networks; the plain diffusion.
+STAGES = ("train", "shipped", "peers", "diffusion")
+#: Voxels of the crops for the plain diffusion.
+_CROP = (96, 96, 8)
+#: Trainings of ours that lack one part, as knobs of ``train.json``.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours without regional losses": {"alpha": 0.0, "beta": 0.0},
+    "ours without registration jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class QualityOptions:
+    """What the benchmark of quality takes.
+
+    Attributes:
+        output_dir: folder of everything.
+        lesions: packed real lesion masks.
+        checkpoint: shipped weights.
+        cases: unseen phantoms, 256×256×26 at 0.9×0.9×6 mm, ids 800:900, misregistered by up to 2 mm and 2°.
+        train_cases: phantoms of varied grids that the compared trainings see, ids 0:700.
+        minutes: of processor time of each compared training at its best learning rate.
+        search_minutes: of each of the three trainings that choose it.
+        peer_cases: of the unseen phantoms, how many the trained networks and our unguided run are measured on.
+        diffusion_cases: how many 96×96×8 crops the plain diffusion baseline is measured on.
+        learning_rates: tried for each network.
+        num_workers: processes that draw phantoms.
+        precision: of the network's passes, see :func:`~roi_fusion.network.autocast_for`.
+    """
+
+    output_dir: str
+    lesions: str
+    checkpoint: str
+    cases: int = 60
+    train_cases: int = 64
+    minutes: float = 10.0
+    search_minutes: float = 1.5
+    peer_cases: int = 24
+    diffusion_cases: int = 3
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    num_workers: int = 2
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("cases", "train_cases", "peer_cases"):
+            if int(getattr(self, name)) != getattr(self, name) or getattr(self, name) < 1:
+                raise InputError(f"{name}: wanted a whole number of 1 or more, came {getattr(self, name)}")
+        for name in ("minutes", "search_minutes"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: wanted more than 0, came {getattr(self, name)}")
+        if not self.learning_rates or not min(self.learning_rates) > 0:
+            raise InputError(f"learning_rates: wanted positive numbers, came {self.learning_rates}")
+
+
+def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict[str, Any]:
+    """Run the stages that are not done yet and write ``quality.json``.
+
+    Args:
+        options: sizes and places.
+        stages: some of :data:`STAGES`.
+
+    Returns:
+        The content of ``quality.json``.
+    """
+    for stage in stages:
+        if stage not in STAGES:
+            raise InputError(f"stages: wanted some of {', '.join(STAGES)}, came {stage!r}")
+    root = Path(options.output_dir)
+    root.mkdir(parents=True, exist_ok=True)
+    train_dir, test_dir = _data(options, root)
+    if "train" in stages:
+        _train_all(options, root, train_dir)
+    if "shipped" in stages:
+        _measure_shipped(options, root, test_dir)
+    if "peers" in stages:
+        _measure_peers(options, root, test_dir)
+    if "diffusion" in stages:
+        _measure_diffusion(options, root, test_dir)
+    return _collect(options, root, test_dir)
+
+
+def _data(options: QualityOptions, root: Path) -> tuple[Path, Path]:
+    """Both data sets, made where they are missing."""
+    folders = root / "train_cases", root / "test_cases"
+    sets = (
+        (folders[0], options.train_cases, PhantomConfig(varied_grid=True), "0:700", 70),
+        (folders[1], options.cases, PhantomConfig(misregistration_mm=2.0), "800:900", 2026),
+    )
+    for folder, count, config, ids, seed in sets:
+        if sum(1 for _ in folder.glob("*/bone_mask.nii.gz")) < count:
+            lesions = PackedLesions(options.lesions, ids)
+            make_phantoms(folder, count, config, lesions=lesions, seed=seed, num_workers=options.num_workers)
+    return folders
+
+
+def _train_all(options: QualityOptions, root: Path, train_dir: Path) -> None:
+    """Every compared network: three short trainings choose the learning rate, one long one is kept."""
+    wanted = [*SEGMENTERS, *ABLATIONS, "diffusion"]
+    if all((root / "peers" / f"{name}.pt").is_file() for name in wanted):
+        return
+    listing = load_datalist(train_dir)[: options.train_cases]
+    common = {"patch_size": list(PATCH_SIZE), "preset": "stroke", "precision": "bf16"}
+    parser = training_parts(train_dir, **common)
+    dataset = CaseDataset(listing, parser.get_parsed_content("preprocessing", instantiate=True), num_workers=2)
+    best_rate: dict[str, float] = {}
+    for name in wanted:
+        file = root / "peers" / f"{name}.pt"
+        facts_file = file.with_suffix(".json")
+        kind = "roi_fusion" if name in ABLATIONS else name
+        if file.is_file():
+            best_rate.setdefault(kind, json.loads(facts_file.read_text())["learning_rate"])
+            continue
+        parts = training_parts(train_dir, **common, **ABLATIONS.get(name, {}))
+        loader = crop_loader(parts, dataset)
+        search = []
+        if kind not in best_rate:
+            for rate in options.learning_rates:
+                search.append(train_peer(kind, parts, loader, options.search_minutes, rate).facts())
+                logger.info("%s at %g: loss %.4f after %d steps", name, rate, search[-1]["loss"], search[-1]["steps"])
+            best_rate[kind] = min(search, key=lambda f: f["loss"] if math.isfinite(f["loss"]) else math.inf)["learning_rate"]
+        trained = train_peer(kind, parts, loader, options.minutes, best_rate[kind])
+        logger.info("%s: %d steps in %.1f minutes, loss %.4f", name, trained.steps, trained.minutes, trained.loss)
+        file.parent.mkdir(exist_ok=True)
+        torch.save(trained.network.state_dict(), file)
+        write_json(facts_file, {**trained.facts(), "search": search})
+
+
+def crop_loader(parts: Any, dataset: CaseDataset) -> Any:
+    """A loader of training crops: the cached cases through this configuration's own augmentation."""
+    augment = Compose([*parts.get_parsed_content("augmentation"), *parts.get_parsed_content("concatenation")])
+    return DataLoader(
+        Dataset(_Cached(dataset), augment), batch_size=2, shuffle=True, drop_last=True, collate_fn=collate_cases, num_workers=0
+    )
+
+
+class _Cached(Sequence):
+    """Cases of a cached data set without transforms of their own."""
+
+    def __init__(self, dataset: CaseDataset) -> None:
+        self.items = [dataset[i] for i in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: Any) -> Any:
+        return dict(self.items[i])
+
+
+def _each(root: Path, method: str, test_dir: Path, count: int, measure: Callable[[Any], list[dict[str, Any]]]) -> None:
+    """Rows of one method for the first `count` cases; cases that have theirs are not even loaded."""
+    folder = root / "rows" / method
+    names = [c["case"] for c in load_datalist(test_dir)][:count]
+    if all((folder / f"{n}.json").is_file() for n in names):
+        return
+    dataset = inference_parser({"dataset_dir": str(test_dir)}).get_parsed_content("dataset")
+    for item in tqdm(each_item(dataset, count), total=count, desc=method, unit="case"):
+        file = folder / f"{item['case']}.json"
+        if not file.is_file():
+            write_json(file, measure(item))
+
+
+def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> None:
+    network: Any = load_weights(RoiFusionNet(), options.checkpoint).eval()
+    for method, guidance in (("ROI Fusion", RoiGuidance()), ("ROI Fusion, unguided", RoiGuidance(mode="off"))):
+        inferer = SamplingInferer(make_scheduler(), 4, 2, guidance=guidance, precision=options.precision)
+        metrics = CaseMetrics(threshold=network.threshold, with_baselines=guidance.mode != "off")
+
+        def measure(item: Any, inferer: Any = inferer, metrics: Any = metrics, method: str = method) -> list[dict[str, Any]]:
+            start = time.perf_counter()
+            prediction = sample_case(inferer, network, item)
+            seconds = time.perf_counter() - start
+            own, *rules = metrics.measure(item, prediction)
+            rows = [{**own, "method": method, "seconds": seconds}, *rules]
+            if rules:
+                fused = laplacian_pyramid_fusion(torch.as_tensor(item["image"])[None].float())[0]
+                rows.append(measure_fused(item, "Laplacian pyramid", fused))
+            return rows
+
+        _each(root, method, test_dir, options.cases if guidance.mode != "off" else options.peer_cases, measure)
+
+
+def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
+    for name in SEGMENTERS:
+        network = make_segmenter(name)
+        network.load_state_dict(torch.load(root / "peers" / f"{name}.pt", weights_only=True))
+        network.eval()
+
+        def measure(item: Any, network: Any = network, name: str = name) -> list[dict[str, Any]]:
+            start = time.perf_counter()
+            probability = segment(network, torch.as_tensor(item["image"])[None].float())[0]
+            seconds = time.perf_counter() - start
+            scores = LesionMetrics()(probability, item["label"], spacing_mm=spacing_of(item["image"]), threshold=0.5)
+            return [{"case": str(item["case"]), "method": name, "seconds": seconds, **scores}]
+
+        _each(root, name, test_dir, options.peer_cases, measure)
+    for name in ABLATIONS:
+        own: Any = load_weights(RoiFusionNet(), root / "peers" / f"{name}.pt").eval()
+        modes = {name: RoiGuidance(), **({"ours without guidance": RoiGuidance(mode="off")} if name == "ours" else {})}
+        for method, guidance in modes.items():
+            inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=guidance, precision=options.precision)
+            metrics = CaseMetrics(with_baselines=False)
+
+            def measure_own(
+                item: Any, method: str = method, inferer: Any = inferer, own: Any = own, metrics: Any = metrics
+            ) -> Any:
+                row = metrics.measure(item, sample_case(inferer, own, item))[0]
+                return [{**row, "method": method}]
+
+            _each(root, method, test_dir, options.peer_cases, measure_own)
+
+
+def _measure_diffusion(options: QualityOptions, root: Path, test_dir: Path) -> None:
+    """The plain baseline on crops in the middle of the head: a whole case takes it some 20 minutes on two cores."""
+    peer = DiffusionPeer()
+    peer.load_state_dict(torch.load(root / "peers" / "diffusion.pt", weights_only=True))
+    peer.eval()
+    network: Any = load_weights(RoiFusionNet(), options.checkpoint).eval()
+    inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=options.precision)
+
+    def measure(item: Any) -> list[dict[str, Any]]:
+        crop = _crop(item, _CROP)
+        start = time.perf_counter()
+        fused = peer.fuse(torch.as_tensor(crop["image"])[None].float())
+        seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        own = sample_case(inferer, network, crop)[:1]
+        return [
+            {**measure_fused(crop, "plain diffusion, 50 steps", fused[0]), "seconds": seconds},
+            {**measure_fused(crop, "ROI Fusion on the same crops", own), "seconds": time.perf_counter() - start},
+        ]
+
+    _each(root, "plain diffusion", test_dir, options.diffusion_cases, measure)
+
+
+def _crop(item: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """The case around the middle of its front skull, where brain and bone both are."""
+    bone = torch.as_tensor(item["bone"])[0]
+    middle = [n // 2 for n in bone.shape]
+    columns = (bone[:, :, middle[2]].sum(0) > 0).nonzero()
+    middle[1] = int(columns.max()) - size[1] // 3
+    box = [slice(None)]
+    for centre, n, wanted in zip(middle, bone.shape, size):
+        start = max(0, min(centre - wanted // 2, n - wanted))
+        box.append(slice(start, start + wanted))
+    out = dict(item)
+    for key in ("image", "ct", "label", "brain", "bone", "dense", "head"):
+        if key in out:
+            out[key] = out[key][tuple(box)]
+    return out
+
+
+def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, Any]:
+    """``quality.json`` from what is there."""
+    rows: list[dict[str, Any]] = []
+    for file in sorted((root / "rows").glob("*/*.json")):
+        rows += [{k: math.nan if v is None else v for k, v in r.items()} for r in json.loads(file.read_text())]
+    cases = json.loads((test_dir / "dataset.json").read_text())["cases"]
+    for row in rows:
+        row["contrast"] = cases[row["case"]]["contrast"]
+    rows = list({(r["method"], r["case"]): r for r in rows}.values())
+    peers = {f.stem: json.loads(f.read_text()) for f in sorted((root / "peers").glob("*.json"))}
+    content = {
+        "options": {k: v for k, v in asdict(replace(options, output_dir="", lesions="", checkpoint="")).items() if v != ""},
+        "methods": {
+            method: {"cases": len(part), **{m: s for m, s in summarise_rows(part).items()}}
+            for method in dict.fromkeys(r["method"] for r in rows)
+            if (part := [r for r in rows if r["method"] == method])
+        },
+        "by_contrast": _grouped(rows, "contrast"),
+        "by_volume_class": _grouped(rows, "volume_class"),
+        "tests": compare(rows),
+        "trainings": peers,
+        "worst_cases": _worst(rows),
+        "versions": versions(),
+    }
+    write_json(root / "quality.json", content)
+    return content
+
+
+def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, median and bootstrap interval of every metric over rows of one method, by :func:`~.evaluation.summarise`."""
+    same = [{"volume_class": "unknown", **r, "method": "roi_fusion"} for r in rows]
+    return {k: v for k, v in summarise(same)["methods"]["roi_fusion"].items() if k not in ("lesion_ml",)}
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    own = [r for r in rows if r["method"] == "ROI Fusion"]
+    groups = sorted({str(r[key]) for r in own})
+    parts = {g: [r for r in own if r[key] == g] for g in groups}
+    return {g: {"cases": len(p), **summarise_rows(p)} for g, p in parts.items()}
+
+
+def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Paired comparison, case by case: ours against each rule in the fusion metrics, and trained alike in those of the lesion.
+
+    Wilcoxon's signed-rank test, two-sided; a bootstrap interval of the mean difference.
+    """
+    by_method: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for r in rows:
+        by_method.setdefault(str(r["method"]), {})[str(r["case"])] = r
+    pairs: list[tuple[str, str, Sequence[str]]]
+    pairs = [("ROI Fusion", m, FUSION) for m in ("average", "maximum", "paste", "Laplacian pyramid", "ROI Fusion, unguided")]
+    pairs += [(o, m, LESION[:3]) for o in ("ours", "ROI Fusion") for m in (*SEGMENTERS, nnunet.METHOD)]
+    found = []
+    for ours, other, metrics in pairs:
+        a, b = by_method.get(ours, {}), by_method.get(other, {})
+        for metric in metrics:
+            differences = np.array([float(a[c].get(metric, math.nan)) - float(b[c].get(metric, math.nan)) for c in a if c in b])
+            differences = differences[np.isfinite(differences)]
+            if len(differences) < 2:
+                continue
+            flat = bool(np.ptp(differences) == 0)
+            low = high = float(differences.mean())
+            if not flat:
+                interval = stats.bootstrap(
+                    (differences,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
+                ).confidence_interval
+                low, high = float(interval.low), float(interval.high)
+            p = float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+            found.append(
+                {
+                    "ours": ours, "other": other, "metric": metric, "cases": len(differences),
+                    "mean_difference": float(differences.mean()), "ci95": [low, high], "p_wilcoxon": p,
+                }
+            )  # fmt: skip
+    return found
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], count: int = 5) -> list[dict[str, Any]]:
+    """The cases of the shipped weights with the lowest lesion Dice, lesion-free ones with a false alarm among them."""
+    own = [r for r in rows if r["method"] == "ROI Fusion" and math.isfinite(float(r.get("lesion_dice", math.nan)))]
+    own.sort(key=lambda r: r["lesion_dice"])
+    keep = ("case", "contrast", "lesion_ml", "lesion_pred_ml", "lesion_dice", "brain_ssim", "bone_ssim")
+    return [{k: r[k] for k in keep if k in r} for r in own[:count]]

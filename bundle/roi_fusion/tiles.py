@@ -1,0 +1,108 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The network on volumes beyond memory, piece by piece and with the result of one piece.
+
+A piece is computed with a margin as wide as what its inside depends on, so nothing is blended and nothing shows where
+pieces meet. The image U-Net sees most of a slice at once: it runs on whole slices, some at a time. The denoiser sees 44
+voxels around in plane and 6 slices: it runs on tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import torch
+
+from .network import RAW_CHANNELS, RoiFusionNet
+
+__all__ = ["Tile", "encode_in_slabs", "tile_decoder", "tiles_of"]
+
+Slices = tuple[slice, ...]
+
+
+class Tile(NamedTuple):
+    """A piece of a volume ``[X, Y, Z]``.
+
+    Attributes:
+        outer: what is computed.
+        inner: the part of the volume that it gives.
+        within: where that part lies in what was computed.
+    """
+
+    outer: Slices
+    inner: Slices
+    within: Slices
+
+
+def _along(length: int, size: int, margin: int, unit: int) -> list[tuple[slice, slice, slice]]:
+    if length <= size:
+        return [(slice(0, length),) * 3]
+    step = max(unit, (size - 2 * margin) // unit * unit)
+    pieces = []
+    for start in range(0, length, step):
+        end, first = min(start + step, length), max(start - margin, 0)
+        pieces.append((slice(first, min(end + margin, length)), slice(start, end), slice(start - first, end - first)))
+    return pieces
+
+
+def tiles_of(shape: Sequence[int], size: Sequence[int], margin: Sequence[int], unit: Sequence[int]) -> list[Tile]:
+    """Tiles that cover a volume, each about `size` with its margins; they start at multiples of `unit`.
+
+    Where `size` leaves no room between two margins a tile gives one unit.
+    """
+    axes = [_along(*numbers) for numbers in zip(shape, size, margin, unit)]
+    return [Tile(*zip(*parts)) for parts in product(*axes)]
+
+
+def encode_in_slabs(net: RoiFusionNet, image: torch.Tensor, description: torch.Tensor, max_voxels: int) -> list[torch.Tensor]:
+    """``net.encode`` of whole slices, as many at a time as `max_voxels` holds (margins of ``net.encode_margin`` come on top).
+
+    Args:
+        net: the network.
+        image: ``[1, 2, X, Y, Z]``.
+        description: of the whole pair.
+        max_voxels: that one pass may see, roughly.
+    """
+    margin, depth = net.encode_margin, image.shape[-1]
+    plane = image.shape[2] * image.shape[3]
+    size = max(max_voxels // plane, 3 * margin)
+    parts: list[list[torch.Tensor]] = []
+    for outer, _, within in _along(depth, size, margin, 1):
+        features = net.encode(image[..., outer], description)
+        parts.append([f[:, :, within] for f in features])  # depth first
+    return [torch.cat(level, dim=2) for level in zip(*parts)] if len(parts) > 1 else parts[0]
+
+
+def tile_decoder(
+    net: RoiFusionNet, features: list[torch.Tensor], shape: Sequence[int], size: Sequence[int]
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """``net.decode`` tile by tile: ``(x_t, t) → raw logits``.
+
+    Args:
+        net: the network.
+        features: of the whole volume.
+        shape: of the volume, ``X, Y, Z``.
+        size: of a tile in voxels, with its margins.
+    """
+    unit = net.divisor
+    tiles = tiles_of(shape, size, net.decode_margin, (unit, unit, 1))
+
+    def cut(feature: torch.Tensor, outer: Slices) -> torch.Tensor:
+        """The part of a feature map ``[1, C, Z, X', Y']`` whose plane is 2ⁿ times smaller than the padded one."""
+        planes = []
+        for axis, part in enumerate(outer[:2]):
+            padded = shape[axis] + -shape[axis] % unit
+            scale = padded // feature.shape[3 + axis]
+            planes.append(slice(part.start // scale, (part.stop + -part.stop % unit) // scale))
+        return feature[:, :, outer[2], planes[0], planes[1]].contiguous(memory_format=torch.channels_last_3d)
+
+    def decode(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(len(x_t), len(RAW_CHANNELS), *shape, device=x_t.device)
+        for tile in tiles:
+            (x, y, z), (x_in, y_in, z_in), (x_of, y_of, z_of) = tile
+            raw = net.decode([cut(f, tile.outer) for f in features], x_t[..., x, y, z], t)
+            out[..., x_in, y_in, z_in] = raw[..., x_of, y_of, z_of].float()
+        return out
+
+    return decode

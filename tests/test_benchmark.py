@@ -1,0 +1,103 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The benchmark of quality end to end on tiny phantoms, its statistics and its documents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import roi_fusion.benchmark as benchmark
+from conftest import BUNDLE, ROOT
+from roi_fusion.benchmark import QualityOptions, compare, run_quality
+from roi_fusion.benchmark_report import benchmark_document, eval_metrics, model_card_parts
+from roi_fusion.errors import InputError
+
+WEIGHTS = str(BUNDLE / "models" / "model.pt")
+
+
+@pytest.fixture(scope="module")
+def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("benchmark")
+    for name in ("train_cases", "test_cases"):
+        shutil.copytree(small_dataset, root / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "PATCH_SIZE", (32, 32, 8))
+        patch.setattr(benchmark, "_CROP", (32, 32, 8))
+        patch.setattr(benchmark, "ABLATIONS", {k: benchmark.ABLATIONS[k] for k in ("ours", "ours without registration jitter")})
+        run_quality(_options(root))
+    return root
+
+
+def _options(root: Path) -> QualityOptions:
+    return QualityOptions(
+        str(root), "unused.npz", WEIGHTS, cases=3, train_cases=3, minutes=0.01, search_minutes=0.01, peer_cases=2,
+        diffusion_cases=1, learning_rates=(1e-3, 1e-4),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_every_method_is_measured_and_the_reference_is_not_scored_as_a_prediction(finished: Path) -> None:
+    quality = json.loads((finished / "quality.json").read_text())
+    methods = quality["methods"]
+    assert {"ROI Fusion", "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "segresnet", "dynunet",
+            "ours", "ours without guidance", "plain diffusion, 50 steps"} <= set(methods)  # fmt: skip
+    assert methods["ROI Fusion"]["cases"] == 3
+    assert methods["dynunet"]["cases"] == 2
+    assert methods["dynunet"]["lesion_dice"]["mean"] < 0.5  # a second of training finds no lesion
+    assert "lesion_dice" not in methods["paste"]
+    assert len(quality["trainings"]["ours"]["search"]) == 2
+    assert quality["trainings"]["ours"]["learning_rate"] in (1e-3, 1e-4)
+    assert quality["options"]["minutes"] == 0.01
+    assert len(quality["worst_cases"]) == 3
+
+
+@pytest.mark.slow
+def test_what_is_done_is_not_done_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(benchmark, "train_peer", never)
+    monkeypatch.setattr(benchmark, "sample_case", never)
+    monkeypatch.setattr(benchmark, "ABLATIONS", {"ours": {}})
+    before = json.loads((finished / "quality.json").read_text())
+    assert json.loads(json.dumps(run_quality(_options(finished)), allow_nan=True))["methods"] == before["methods"]
+
+
+def test_paired_tests_are_scipys() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.8, 0.1, 12), rng.normal(0.6, 0.1, 12)
+    rows = [{"method": "ours", "case": str(i), "lesion_dice": v} for i, v in enumerate(a)]
+    rows += [{"method": "segresnet", "case": str(i), "lesion_dice": v} for i, v in enumerate(b)]
+    (found,) = compare(rows)
+    assert found["mean_difference"] == pytest.approx((a - b).mean())
+    assert found["p_wilcoxon"] == pytest.approx(stats.wilcoxon(a, b).pvalue)
+    assert found["ci95"][0] < (a - b).mean() < found["ci95"][1]
+    rows[0]["lesion_dice"] = float("nan")
+    assert compare(rows)[0]["cases"] == 11
+
+
+@pytest.mark.slow
+def test_documents_hold_the_numbers(finished: Path, tmp_path: Path) -> None:
+    quality = json.loads((finished / "quality.json").read_text())
+    text = benchmark_document(finished, ROOT / "docs" / "benchmarks.md.j2")
+    mean = quality["methods"]["ROI Fusion"]["brain_ssim"]["mean"]
+    assert f"| ROI Fusion | 3 | {mean:.3f} (" in text
+    assert "## Speed" not in text
+    assert f"{mean:.3f} (" in model_card_parts(quality)["quality:fusion"]
+    assert eval_metrics(quality)["brain_ssim"] == pytest.approx(mean, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"cases": 0}, "cases"), ({"minutes": 0.0}, "minutes"), ({"learning_rates": ()}, "learning_rates")],
+)
+def test_bad_options_are_refused(change: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        QualityOptions("out", "lesions.npz", WEIGHTS, **change)
+    with pytest.raises(InputError, match="stages: wanted some of train, shipped, peers, diffusion, came 'all'"):
+        run_quality(QualityOptions("out", "lesions.npz", WEIGHTS), ["all"])
