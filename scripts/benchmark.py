@@ -3,7 +3,7 @@
 """The benchmark: quality, speed and robustness, as JSON and as docs/benchmarks.md."""
 
 from _cli import main
-from roi_fusion.benchmark import STAGES, QualityOptions, run_quality
+from roi_fusion.benchmark import NETWORKS, STAGES, QualityOptions, run_quality
 from roi_fusion.errors import InputError
 from roi_fusion.knobs import BUNDLE_ROOT
 from roi_fusion.robustness import run_robustness
@@ -20,6 +20,8 @@ def benchmark(
     train_cases: int = 64,
     minutes: float = 10.0,
     search_minutes: float = 1.5,
+    ablation_minutes: float = 6.0,
+    networks: tuple[str, ...] = NETWORKS,
     peer_cases: int = 24,
     diffusion_cases: int = 3,
     repeats: int = 2,
@@ -38,6 +40,8 @@ def benchmark(
         train_cases: phantoms that the compared trainings see.
         minutes: of each compared training.
         search_minutes: of each of the three trainings that choose a learning rate.
+        ablation_minutes: of each ablation of ours and of the plain diffusion.
+        networks: trainings to do, so that several processes can share them.
         peer_cases: unseen phantoms for the trained networks.
         diffusion_cases: crops for the plain diffusion baseline.
         repeats: of each measurement of speed; the fastest counts.
@@ -54,7 +58,8 @@ def benchmark(
         run_robustness(output_dir, lesions, checkpoint, max(1, cases // 10), precision)
     else:
         options = QualityOptions(
-            output_dir, lesions, checkpoint, cases, train_cases, minutes, search_minutes, peer_cases, diffusion_cases,
+            output_dir, lesions, checkpoint, cases, train_cases, minutes, search_minutes, ablation_minutes,
+            (networks,) if isinstance(networks, str) else tuple(networks), peer_cases, diffusion_cases,
             num_workers=num_workers, precision=precision,
         )  # fmt: skip
         run_quality(options, (stages,) if isinstance(stages, str) else tuple(stages))

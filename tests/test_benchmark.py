@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,6 @@ def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "PATCH_SIZE", (32, 32, 8))
         patch.setattr(benchmark, "_CROP", (32, 32, 8))
-        patch.setattr(benchmark, "ABLATIONS", {k: benchmark.ABLATIONS[k] for k in ("ours", "ours without registration jitter")})
         run_quality(_options(root))
     return root
 
@@ -36,7 +36,7 @@ def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def _options(root: Path) -> QualityOptions:
     return QualityOptions(
         str(root), "unused.npz", WEIGHTS, cases=3, train_cases=3, minutes=0.01, search_minutes=0.01, peer_cases=2,
-        diffusion_cases=1, learning_rates=(1e-3, 1e-4),
+        diffusion_cases=1, learning_rates=(1e-3, 1e-4), ablation_minutes=0.01,
     )  # fmt: skip
 
 
@@ -45,13 +45,16 @@ def test_every_method_is_measured_and_the_reference_is_not_scored_as_a_predictio
     quality = json.loads((finished / "quality.json").read_text())
     methods = quality["methods"]
     assert {"ROI Fusion", "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "segresnet", "dynunet",
-            "ours", "ours without guidance", "plain diffusion, 50 steps"} <= set(methods)  # fmt: skip
+            "ours", "ours, unguided", "ours, short", "short, no gate", "short, lesion head on the MRI alone",
+            "short, no regional losses", "short, no registration jitter",
+            "plain diffusion, 50 steps"} <= set(methods)  # fmt: skip
     assert methods["ROI Fusion"]["cases"] == 3
     assert methods["dynunet"]["cases"] == 2
     assert methods["dynunet"]["lesion_dice"]["mean"] < 0.5  # a second of training finds no lesion
     assert "lesion_dice" not in methods["paste"]
     assert len(quality["trainings"]["ours"]["search"]) == 2
     assert quality["trainings"]["ours"]["learning_rate"] in (1e-3, 1e-4)
+    assert quality["trainings"]["short, no gate"]["learning_rate"] == quality["trainings"]["ours"]["learning_rate"]
     assert quality["options"]["minutes"] == 0.01
     assert len(quality["worst_cases"]) == 3
 
@@ -63,9 +66,15 @@ def test_what_is_done_is_not_done_again(finished: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(benchmark, "train_peer", never)
     monkeypatch.setattr(benchmark, "sample_case", never)
-    monkeypatch.setattr(benchmark, "ABLATIONS", {"ours": {}})
     before = json.loads((finished / "quality.json").read_text())
     assert json.loads(json.dumps(run_quality(_options(finished)), allow_nan=True))["methods"] == before["methods"]
+
+
+def test_ablations_want_the_training_of_ours_first(small_dataset: Path, tmp_path: Path) -> None:
+    for name in ("train_cases", "test_cases"):
+        shutil.copytree(small_dataset, tmp_path / name)
+    with pytest.raises(InputError, match=r"ours\.json: wanted the training of ours"):
+        run_quality(replace(_options(tmp_path), networks=("short, no gate",)), ["train"])
 
 
 def test_paired_tests_are_scipys() -> None:
@@ -94,7 +103,13 @@ def test_documents_hold_the_numbers(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"cases": 0}, "cases"), ({"minutes": 0.0}, "minutes"), ({"learning_rates": ()}, "learning_rates")],
+    [
+        ({"cases": 0}, "cases"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"learning_rates": ()}, "learning_rates"),
+        ({"ablation_minutes": 0.0}, "ablation_minutes"),
+        ({"networks": ("unet",)}, "networks: wanted some of segresnet"),
+    ],
 )
 def test_bad_options_are_refused(change: dict, word: str) -> None:
     with pytest.raises(InputError, match=word):

@@ -9,7 +9,16 @@ from roi_fusion import peers
 from roi_fusion.errors import InputError
 from roi_fusion.intensity import fusion_sources
 from roi_fusion.network import RoiFusionNet
-from roi_fusion.peers import SEGMENTERS, DiffusionPeer, laplacian_pyramid_fusion, make_segmenter, segment
+from roi_fusion.peers import (
+    SEGMENTERS,
+    DiffusionPeer,
+    MriLesionNet,
+    UngatedLoss,
+    UngatedNet,
+    laplacian_pyramid_fusion,
+    make_segmenter,
+    segment,
+)
 
 
 def parameters(network: torch.nn.Module) -> int:
@@ -68,3 +77,37 @@ def test_without_einops_the_plain_diffusion_says_what_to_install(monkeypatch: py
     monkeypatch.setattr(peers, "DiffusionModelUNet", missing)
     with pytest.raises(InputError, match=r"wanted einops.*benchmark"):
         DiffusionPeer()
+
+
+def test_without_a_gate_the_image_is_what_the_last_layer_says() -> None:
+    torch.manual_seed(0)
+    network, image, raw = UngatedNet().eval(), torch.randn(1, 2, 16, 16, 3), torch.randn(1, 5, 16, 16, 3)
+    image[:, :, :4] = 0
+    out = network.compose(image, raw)
+    assert torch.equal(out[:, 0, 4:], raw[:, 4, 4:])
+    assert not out[:, 0, :4].any()
+    assert torch.equal(out[:, 1:4], raw[:, :3])
+    volumes = {k: torch.zeros(1, 1, 16, 16, 3) for k in ("brain", "bone", "dense", "label")}
+    constants = {k: torch.full((1,), v) for k, v in (("mri_mean", 0.4), ("mri_std", 0.2), ("ct_mean", 0.4), ("ct_std", 0.2))}
+    target = {"image": image, **volumes, **constants, "label_known": torch.ones(1)}
+    far, near = (torch.cat([torch.full_like(out[:, :1], v), out[:, 1:]], dim=1) for v in (50.0, 0.0))
+    loss = UngatedLoss()
+    masks = []
+    for pred in (far, near):
+        loss(pred, target)
+        masks.append(float(loss.components["masks"]))
+    assert masks[0] == masks[1]  # nothing holds the image to the blend
+
+
+def test_the_lesion_of_the_mri_alone_does_not_see_the_ct() -> None:
+    torch.manual_seed(0)
+    network = MriLesionNet((8, 12, 16, 16)).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    first = torch.randn(1, 2, 32, 16, 3)
+    other = torch.cat([first[:, :1], torch.randn(1, 1, 32, 16, 3)], dim=1)
+    description, noise, t = network.describe(first), torch.randn(1, 2, 32, 16, 3), torch.tensor([500.0])
+    with torch.inference_mode():
+        a, b = (network.decode(network.encode(image, description), noise, t) for image in (first, other))
+    assert torch.allclose(a[:, 0], b[:, 0], atol=1e-5)
+    assert not torch.allclose(a[:, 1], b[:, 1], atol=1e-2)

@@ -37,6 +37,8 @@ from .peers import (
     PATCH_SIZE,
     SEGMENTERS,
     DiffusionPeer,
+    MriLesionNet,
+    UngatedNet,
     laplacian_pyramid_fusion,
     make_segmenter,
     segment,
@@ -58,12 +60,22 @@ LESION = ("lesion_dice", "lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1", "lesio
 STAGES = ("train", "shipped", "peers", "diffusion")
 #: Voxels of the crops for the plain diffusion.
 _CROP = (96, 96, 8)
-#: Trainings of ours that lack one part, as knobs of ``train.json``.
+#: The compared training of ours, and shorter ones, whole and with one part less, as entries of ``train.json``.
+OURS = "ours"
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "ours without regional losses": {"alpha": 0.0, "beta": 0.0},
-    "ours without registration jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
+    "ours, short": {},
+    "short, no regional losses": {"alpha": 0.0, "beta": 0.0},
+    "short, no registration jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
+    "short, no gate": {
+        "network_def::_target_": "roi_fusion.peers.UngatedNet",
+        "loss::_target_": "roi_fusion.peers.UngatedLoss",
+    },
+    "short, lesion head on the MRI alone": {"network_def::_target_": "roi_fusion.peers.MriLesionNet"},
 }
+#: Networks of ablations that are not ours with other knobs.
+_CLASSES: dict[str, type[RoiFusionNet]] = {"short, no gate": UngatedNet, "short, lesion head on the MRI alone": MriLesionNet}
+#: Everything that is trained.
+NETWORKS = (*SEGMENTERS, OURS, *ABLATIONS, "diffusion")
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,11 @@ class QualityOptions:
         lesions: packed real lesion masks.
         checkpoint: shipped weights.
         cases: unseen phantoms, 256×256×26 at 0.9×0.9×6 mm, ids 800:900, misregistered by up to 2 mm and 2°.
-        train_cases: phantoms of varied grids that the compared trainings see, ids 0:700.
+        train_cases: phantoms of the same kind that the compared trainings see, ids 0:700.
         minutes: of processor time of each compared training at its best learning rate.
         search_minutes: of each of the three trainings that choose it.
+        ablation_minutes: of each ablation of ours, and of the plain diffusion, at the learning rate that ours chose.
+        networks: the trainings to do, some of :data:`NETWORKS`; several processes can share them.
         peer_cases: of the unseen phantoms, how many the trained networks and our unguided run are measured on.
         diffusion_cases: how many 96×96×8 crops the plain diffusion baseline is measured on.
         learning_rates: tried for each network.
@@ -92,6 +106,8 @@ class QualityOptions:
     train_cases: int = 64
     minutes: float = 10.0
     search_minutes: float = 1.5
+    ablation_minutes: float = 6.0
+    networks: tuple[str, ...] = NETWORKS
     peer_cases: int = 24
     diffusion_cases: int = 3
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
@@ -102,9 +118,12 @@ class QualityOptions:
         for name in ("cases", "train_cases", "peer_cases"):
             if int(getattr(self, name)) != getattr(self, name) or getattr(self, name) < 1:
                 raise InputError(f"{name}: wanted a whole number of 1 or more, came {getattr(self, name)}")
-        for name in ("minutes", "search_minutes"):
+        for name in ("minutes", "search_minutes", "ablation_minutes"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: wanted more than 0, came {getattr(self, name)}")
+        for name in self.networks:
+            if name not in NETWORKS:
+                raise InputError(f"networks: wanted some of {'; '.join(NETWORKS)}, came {name!r}")
         if not self.learning_rates or not min(self.learning_rates) > 0:
             raise InputError(f"learning_rates: wanted positive numbers, came {self.learning_rates}")
 
@@ -140,7 +159,7 @@ def _data(options: QualityOptions, root: Path) -> tuple[Path, Path]:
     """Both data sets, made where they are missing."""
     folders = root / "train_cases", root / "test_cases"
     sets = (
-        (folders[0], options.train_cases, PhantomConfig(varied_grid=True), "0:700", 70),
+        (folders[0], options.train_cases, PhantomConfig(misregistration_mm=2.0), "0:700", 70),
         (folders[1], options.cases, PhantomConfig(misregistration_mm=2.0), "800:900", 2026),
     )
     for folder, count, config, ids, seed in sets:
@@ -151,35 +170,37 @@ def _data(options: QualityOptions, root: Path) -> tuple[Path, Path]:
 
 
 def _train_all(options: QualityOptions, root: Path, train_dir: Path) -> None:
-    """Every compared network: three short trainings choose the learning rate, one long one is kept."""
-    wanted = [*SEGMENTERS, *ABLATIONS, "diffusion"]
-    if all((root / "peers" / f"{name}.pt").is_file() for name in wanted):
+    """The trainings that are not there yet: three short ones choose a learning rate, a long one is kept."""
+    folder = root / "peers"
+    wanted = [name for name in options.networks if not (folder / f"{name}.pt").is_file()]
+    if not wanted:
         return
+    folder.mkdir(exist_ok=True)
     listing = load_datalist(train_dir)[: options.train_cases]
     common = {"patch_size": list(PATCH_SIZE), "preset": "stroke", "precision": "bf16"}
     parser = training_parts(train_dir, **common)
     dataset = CaseDataset(listing, parser.get_parsed_content("preprocessing", instantiate=True), num_workers=2)
-    best_rate: dict[str, float] = {}
     for name in wanted:
-        file = root / "peers" / f"{name}.pt"
-        facts_file = file.with_suffix(".json")
-        kind = "roi_fusion" if name in ABLATIONS else name
-        if file.is_file():
-            best_rate.setdefault(kind, json.loads(facts_file.read_text())["learning_rate"])
-            continue
         parts = training_parts(train_dir, **common, **ABLATIONS.get(name, {}))
         loader = crop_loader(parts, dataset)
-        search = []
-        if kind not in best_rate:
-            for rate in options.learning_rates:
-                search.append(train_peer(kind, parts, loader, options.search_minutes, rate).facts())
-                logger.info("%s at %g: loss %.4f after %d steps", name, rate, search[-1]["loss"], search[-1]["steps"])
-            best_rate[kind] = min(search, key=lambda f: f["loss"] if math.isfinite(f["loss"]) else math.inf)["learning_rate"]
-        trained = train_peer(kind, parts, loader, options.minutes, best_rate[kind])
-        logger.info("%s: %d steps in %.1f minutes, loss %.4f", name, trained.steps, trained.minutes, trained.loss)
-        file.parent.mkdir(exist_ok=True)
-        torch.save(trained.network.state_dict(), file)
-        write_json(facts_file, {**trained.facts(), "search": search})
+        kind = name if name in (*SEGMENTERS, "diffusion") else "roi_fusion"
+        if name in (*SEGMENTERS, OURS):
+            search = [train_peer(kind, parts, loader, options.search_minutes, rate).facts() for rate in options.learning_rates]
+            rate = min(search, key=lambda f: f["loss"] if math.isfinite(f["loss"]) else math.inf)["learning_rate"]
+            minutes = options.minutes
+        else:
+            search, rate, minutes = [], _rate_of_ours(folder), options.ablation_minutes
+        trained = train_peer(kind, parts, loader, minutes, rate)
+        logger.info("%s at %g: %d steps in %.1f minutes, loss %.4f", name, rate, trained.steps, trained.minutes, trained.loss)
+        torch.save(trained.network.state_dict(), folder / f"{name}.pt")
+        write_json(folder / f"{name}.json", {**trained.facts(), "search": search})
+
+
+def _rate_of_ours(folder: Path) -> float:
+    facts = folder / f"{OURS}.json"
+    if not facts.is_file():
+        raise InputError(f"{facts}: wanted the training of ours, whose learning rate the ablations take; train {OURS!r} first")
+    return float(json.loads(facts.read_text())["learning_rate"])
 
 
 def crop_loader(parts: Any, dataset: CaseDataset) -> Any:
@@ -237,10 +258,8 @@ def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> Non
 
 
 def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
-    for name in SEGMENTERS:
-        network = make_segmenter(name)
-        network.load_state_dict(torch.load(root / "peers" / f"{name}.pt", weights_only=True))
-        network.eval()
+    for name in (n for n in SEGMENTERS if n in options.networks):
+        network = load_weights(make_segmenter(name), root / "peers" / f"{name}.pt").eval()
 
         def measure(item: Any, network: Any = network, name: str = name) -> list[dict[str, Any]]:
             start = time.perf_counter()
@@ -250,9 +269,12 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
             return [{"case": str(item["case"]), "method": name, "seconds": seconds, **scores}]
 
         _each(root, name, test_dir, options.peer_cases, measure)
-    for name in ABLATIONS:
-        own: Any = load_weights(RoiFusionNet(), root / "peers" / f"{name}.pt").eval()
-        modes = {name: RoiGuidance(), **({"ours without guidance": RoiGuidance(mode="off")} if name == "ours" else {})}
+    for name in (n for n in (OURS, *ABLATIONS) if n in options.networks):
+        own: Any = load_weights(_CLASSES.get(name, RoiFusionNet)(), root / "peers" / f"{name}.pt").eval()
+        # Without a gate there is nothing that guidance on the logits could move: all ablations are measured without it.
+        modes = {name: RoiGuidance(mode="off")}
+        if name in (OURS, "ours, short"):
+            modes = {name: RoiGuidance(), f"{name}, unguided": RoiGuidance(mode="off")}
         for method, guidance in modes.items():
             inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=guidance, precision=options.precision)
             metrics = CaseMetrics(with_baselines=False)
@@ -268,9 +290,7 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
 
 def _measure_diffusion(options: QualityOptions, root: Path, test_dir: Path) -> None:
     """The plain baseline on crops in the middle of the head: a whole case takes it some 20 minutes on two cores."""
-    peer = DiffusionPeer()
-    peer.load_state_dict(torch.load(root / "peers" / "diffusion.pt", weights_only=True))
-    peer.eval()
+    peer: Any = load_weights(DiffusionPeer(), root / "peers" / "diffusion.pt").eval()
     network: Any = load_weights(RoiFusionNet(), options.checkpoint).eval()
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=options.precision)
 
@@ -357,7 +377,7 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         by_method.setdefault(str(r["method"]), {})[str(r["case"])] = r
     pairs: list[tuple[str, str, Sequence[str]]]
     pairs = [("ROI Fusion", m, FUSION) for m in ("average", "maximum", "paste", "Laplacian pyramid", "ROI Fusion, unguided")]
-    pairs += [(o, m, LESION[:3]) for o in ("ours", "ROI Fusion") for m in (*SEGMENTERS, nnunet.METHOD)]
+    pairs += [(o, m, LESION[:3]) for o in (OURS, "ROI Fusion") for m in (*SEGMENTERS, nnunet.METHOD)]
     found = []
     for ours, other, metrics in pairs:
         a, b = by_method.get(ours, {}), by_method.get(other, {})

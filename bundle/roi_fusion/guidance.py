@@ -34,6 +34,10 @@ MASK_NAMES = ("brain_mask", "bone_mask", "lesion_mask")
 _GATE, _RESIDUAL = 3, 4
 #: Least share of either volume that guidance leaves, so that the logit stays finite.
 _SURE = 0.002
+#: How steeply a region's weight follows its logit: almost a mask, and yet a tiny change of a logit is a tiny change of F.
+_STEEP = 4.0
+#: Share of its last move that a voxel keeps (Polyak 1964).
+_MOMENTUM = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class RoiGuidance:
         mode: ``off``; ``logits`` moves gate and residual of a step; ``full`` the noisy state, by the gradient through the
             denoiser.
         alpha, beta: weights of the brain and the bone term.
-        gamma: share of the strength at which the lesion logit moves; 0 leaves the lesion alone.
-        strength: η, twice the first move of a voxel whose origin is sure, in standard deviations.
+        gamma: share of the strength that the lesion logit moves in a step, at most; 0 leaves the lesion alone.
+        strength: η. On the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an
+            update; through the network η is a step of the noisy state in units of its noise.
         schedule: ``constant``, or ``rising``: η times the signal of the level, less at the noisy start.
         kappa: κ of the weight σ(κ·u), u the entropy of gate or lesion in bits: where the network is sure, it moves less.
         num_updates: gradient updates in a diffusion step.
@@ -53,12 +58,12 @@ class RoiGuidance:
 
     mode: str = "logits"
     alpha: float = 2.0
-    beta: float = 0.45
-    gamma: float = 1.0
-    strength: float = 0.06
+    beta: float = 1.5
+    gamma: float = 0.06
+    strength: float = 1.0
     schedule: str = "constant"
     kappa: float = 2.0
-    num_updates: int = 5
+    num_updates: int = 2
 
     def __post_init__(self) -> None:
         for name, wanted in (("mode", MODES), ("schedule", SCHEDULES)):
@@ -108,9 +113,9 @@ class GuidedDraw:
             if mask.shape[2:] != self.image.shape[2:]:
                 wanted, came = tuple(self.image.shape[2:]), tuple(mask.shape[2:])
                 raise InputError(f"{name}: wanted the grid {wanted} of the image, came {came}")
-        self._descent: _Descent | None = None
         self._terms: list[_SliceEnergy] = []
-        self._from_ct = torch.zeros(0)
+        self._from_ct = self._pace = self._moved = self._last_move = torch.zeros(0)
+        self._least_curvature = 1.0
         self._lesion_target: torch.Tensor | None = None
         if "lesion_mask" in self.masks:
             self._lesion_target = self.masks["lesion_mask"].float()
@@ -140,19 +145,21 @@ class GuidedDraw:
         return self._guide_lesion(raw, level, eta)
 
     def _make_terms(self, raw: torch.Tensor) -> list[_SliceEnergy]:
-        inside = (self.image != 0).any(dim=1, keepdim=True)
-        own_brain = (raw[:, 1:2] > 0) & inside
-        brain = self.masks["brain_mask"] > 0 if "brain_mask" in self.masks else own_brain
-        bone = self.masks["bone_mask"] > 0 if "bone_mask" in self.masks else (raw[:, 2:3] > 0) & inside
-        dense = brain & (raw[:, _GATE : _GATE + 1] < 0)  # blood and calcium: the network took the CT inside the brain
-        from_ct = self._from_ct = bone | dense
+        inside = (self.image != 0).any(dim=1, keepdim=True).float()
+        brain, bone = (self._region(name, raw[:, k : k + 1], inside) for k, name in ((1, "brain_mask"), (2, "bone_mask")))
+        gate = raw[:, _GATE : _GATE + 1]
+        # Blood and calcium: inside the brain the network took the CT, by three quarters or more.
+        dense = brain * torch.sigmoid(-_STEEP * (gate + 1))
+        from_ct = self._from_ct = torch.maximum(bone, dense)
+        self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
+        self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
         # Windows on the voxels beside see the edge from its other side.
-        edge = (beside(from_ct) > 0) & inside
-        weights = torch.cat([brain_region(brain & ~bone, from_ct), edge.float()], dim=1)
+        weights = torch.cat([brain_region(brain * (1 - bone), from_ct), beside(from_ct) * inside], dim=1)
         amounts = weights.sum((0, 2, 3, 4)).clamp(min=1)
-        weights = weights * (torch.tensor([self.settings.alpha, self.settings.beta], device=weights.device) / amounts).view(
-            1, 2, 1, 1, 1
-        )
+        each = torch.tensor([self.settings.alpha, self.settings.beta], device=weights.device) / amounts
+        weights = weights * each.view(1, 2, 1, 1, 1)
+        # Where hardly a window has a say, its curvature must not make a step of nothing.
+        self._least_curvature = 0.01 * float(each[each > 0].min()) if bool((each > 0).any()) else 1.0
         mean, std = self.mri_scale
         sources = torch.cat(fusion_sources(self.image), dim=1) * std + mean
         depth = self.image.shape[-1]
@@ -161,43 +168,47 @@ class GuidedDraw:
             for k in range(0, depth, self.chunk)
         ]
 
-    def _energy(self, fused: torch.Tensor, with_gradient: bool) -> tuple[float, torch.Tensor | None]:
-        """Regional energy of a fused volume ``[1, 1, X, Y, Z]`` and its gradient."""
-        values, gradients = [], []
-        for term, part in zip(self._terms, fused.split(self.chunk, dim=-1)):
-            value, gradient = term(part, with_gradient)
-            values.append(value)
-            gradients.append(gradient)
-        total = float(torch.stack(values).sum())
-        return total, torch.cat(gradients, dim=-1) if with_gradient else None  # type: ignore[arg-type]
+    def _region(self, name: str, logit: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """The user's mask, else the network's own region, 0…1."""
+        if name in self.masks:
+            return (self.masks[name] > 0).float()
+        return torch.sigmoid(_STEEP * logit) * inside
+
+    def _energy(self, fused: torch.Tensor) -> float:
+        """Regional energy of a fused volume ``[1, 1, X, Y, Z]``."""
+        return float(sum(term(part) for term, part in zip(self._terms, fused.split(self.chunk, dim=-1))))
+
+    def _slope(self, fused: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+        """Energy, its gradient by the fused volume and its curvature there."""
+        parts = [term.slope(part) for term, part in zip(self._terms, fused.split(self.chunk, dim=-1))]
+        values, gradients, curvatures = zip(*parts)
+        return float(sum(values)), torch.cat(gradients, dim=-1), torch.cat(curvatures, dim=-1)
 
     def _on_the_logits(self, raw: torch.Tensor, eta: float) -> torch.Tensor:
         """Descend from where the last step ended, and return the best state seen as gate and residual logits.
 
-        What comes from the CT is C' itself, which no window inside of the region can better; what surrounds it gives way.
+        Bone becomes C' itself, which no window inside of it can better; what surrounds it gives way. A move is the gradient
+        over its curvature (see :meth:`~roi_fusion.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u), with momentum.
         """
         fused = self.network.compose(self.image, raw)[:, :1]
         mri, ct = fusion_sources(self.image)
-        if self._descent is None:
-            free = (self.image != 0).any(dim=1, keepdim=True) & ~self._from_ct
-            unsure = entropy_bits(torch.sigmoid(raw[:, _GATE : _GATE + 1]))
-            self._descent = _Descent(torch.sigmoid(self.settings.kappa * unsure) * free)
-        descent, bound = self._descent, 0.999 * self.network.residual_bound
+        bound = 0.999 * self.network.residual_bound
         low, high = torch.minimum(mri, ct) - bound, torch.maximum(mri, ct)  # nothing brighter than both sources
-        start = torch.where(self._from_ct, ct, fused)
+        start = torch.lerp(fused, ct, self._from_ct)
 
-        def state() -> torch.Tensor:
-            return torch.minimum(torch.maximum(start + descent.moved, low), high)
-
-        best, before = fused, self._energy(fused, False)[0]
+        best, before = fused, self._energy(fused)
         lowest = before
-        for update in range(self.settings.num_updates + 1):
-            trial = state()
-            value, gradient = self._energy(trial, update < self.settings.num_updates)
+        for _ in range(self.settings.num_updates):
+            trial = torch.minimum(torch.maximum(start + self._moved, low), high)
+            value, gradient, curvature = self._slope(trial)
             if value < lowest:
                 lowest, best = value, trial
-            if gradient is not None:
-                descent.step(gradient, eta)
+            newton = gradient / (curvature + self._least_curvature)
+            self._last_move = _MOMENTUM * self._last_move - eta * self._pace * newton
+            self._moved = trial - start + self._last_move
+        trial = torch.minimum(torch.maximum(start + self._moved, low), high)
+        if (value := self._energy(trial)) < lowest:
+            lowest, best = value, trial
         self.energies.append((before, lowest))
         return self._as_logits(raw, fused, best)
 
@@ -218,17 +229,17 @@ class GuidedDraw:
         decode: Callable[[torch.Tensor, Level], torch.Tensor],
     ) -> torch.Tensor:  # fmt: skip
         """Move the noisy state by the gradient through the denoiser and predict again; keep what lowers the energy."""
-        best, _ = self._energy(self.network.compose(self.image, raw)[:, :1], False)
+        best = self._energy(self.network.compose(self.image, raw)[:, :1])
         before, state = best, x_t.detach().clone()
         for _ in range(self.settings.num_updates):
             with torch.enable_grad():
                 leaf = state.requires_grad_(True)
                 fused = self.network.compose(self.image, decode(leaf, level).float())[:, :1]
-                _, over_image = self._energy(fused.detach(), True)
+                _, over_image, _ = self._slope(fused.detach())
                 (gradient,) = torch.autograd.grad(fused, leaf, over_image)
             trial = state.detach() - eta * level.noise * _soft_sign(gradient)
             candidate = decode(trial, level).float()
-            value, _ = self._energy(self.network.compose(self.image, candidate)[:, :1], False)
+            value = self._energy(self.network.compose(self.image, candidate)[:, :1])
             state = state.detach()
             if value < best:
                 best, state, raw = value, trial, candidate
@@ -261,47 +272,25 @@ class GuidedDraw:
         return torch.cat([raw[:, :1] + shift, raw[:, 1:]], dim=1)
 
 
-class _Descent:
-    """Rprop without weight backtracking (Igel & Hüsken 2000): every voxel has a step of its own.
-
-    A brain window without contrast and a bone's edge differ in gradient by orders of magnitude, and no common step serves both.
-    ``torch.optim.Rprop`` moves by the gradient's bare sign; here what is far below the root mean square hardly moves, or the
-    interior of every region would be made noisy.
-
-    Args:
-        first: first step per voxel as a share of η; 0 where nothing may move.
-    """
-
-    def __init__(self, first: torch.Tensor) -> None:
-        self.steps, self.limit = first, 5.0
-        self.moved, self._last = torch.zeros_like(first), torch.zeros_like(first)
-
-    def step(self, gradient: torch.Tensor, eta: float) -> None:
-        agreement = gradient * self._last
-        factor = torch.where(agreement > 0, 1.5, torch.where(agreement < 0, 0.5, 1.0))
-        self.steps = (self.steps * factor).clamp(max=self.limit)
-        gradient = torch.where(agreement < 0, torch.zeros_like(gradient), gradient)
-        self.moved = self.moved - eta * self.steps * _soft_sign(gradient, 0.3)
-        self._last = gradient
-
-
 class _SliceEnergy:
     """The regional energy of some slices, with all that does not depend on the fused image made once."""
 
     def __init__(self, sources: torch.Tensor, weights: torch.Tensor, mri_scale: tuple[float, float]) -> None:
-        self.weights, self.mri_scale = weights, mri_scale
+        self.weights, (self.mean, self.std) = weights, mri_scale
         self.total = weights.sum()
         self.ssim = FixedReferenceSsim(sources) if bool(weights.any()) else None
 
-    def __call__(self, fused: torch.Tensor, with_gradient: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def __call__(self, fused: torch.Tensor) -> torch.Tensor:
         if self.ssim is None:
-            return self.total, torch.zeros_like(fused) if with_gradient else None
-        mean, std = self.mri_scale
-        with torch.set_grad_enabled(with_gradient):
-            leaf = fused.detach().requires_grad_(with_gradient)
-            energy = self.total - (self.ssim(leaf * std + mean) * self.weights).sum()
-            gradient = torch.autograd.grad(energy, leaf)[0] if with_gradient else None
-        return energy.detach(), gradient
+            return self.total
+        return self.total - (self.ssim(fused * self.std + self.mean) * self.weights).sum()
+
+    def slope(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energy, gradient and curvature in normalised units."""
+        if self.ssim is None:
+            return self.total, torch.zeros_like(fused), torch.zeros_like(fused)
+        similarity, gradient, curvature = self.ssim.slope(fused * self.std + self.mean, self.weights)
+        return self.total - similarity, -self.std * gradient, self.std**2 * curvature
 
 
 def _boundary_energy(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -316,9 +305,9 @@ def _boundary_energy(probability: torch.Tensor, target: torch.Tensor) -> torch.T
     return (probability[0, 0] * weight).sum() / weight.abs().sum()
 
 
-def _soft_sign(gradient: torch.Tensor, knee: float = 1.0) -> torch.Tensor:
-    """Gradient → direction in -1…1 per channel: what is well below `knee` root mean squares moves in proportion."""
-    scale = knee * gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
+def _soft_sign(gradient: torch.Tensor) -> torch.Tensor:
+    """Gradient → direction in -1…1 per channel: what is well below the root mean square moves in proportion."""
+    scale = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
     return gradient / (gradient.abs() + scale + 1e-30)
 
 

@@ -153,16 +153,22 @@ KNOBS: dict[str, Knob] = {
         where="inference",
     ),
     "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
-    "guidance_beta": Knob("float", 0.45, "weight of the bone term in the guidance", low=0, where="inference"),
-    "guidance_gamma": Knob("float", 1.0, "share of η at which the lesion logit moves", low=0, where="inference"),
+    "guidance_beta": Knob("float", 1.5, "weight of the bone term in the guidance", low=0, where="inference"),
+    "guidance_gamma": Knob(
+        "float", 0.06, "share of η that the lesion logit moves in a step, at most", low=0, where="inference"
+    ),
     "guidance_strength": Knob(
-        "float", 0.06, "η, twice a voxel's first move in an update, standard deviations", low=0, where="inference"
+        "float",
+        1.0,
+        "η: σ(κ·u)·η is the share of the way to the optimum of its windows that a voxel goes in an update",
+        low=0,
+        where="inference",
     ),
     "guidance_schedule": Knob(
         "str", "constant", "of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
     ),
     "guidance_kappa": Knob("float", 2.0, "κ of σ(κ·u): the network's doubt u lengthens a move", low=0, where="inference"),
-    "guidance_updates": Knob("int", 5, "gradient updates in each sampling step", low=1, where="inference"),
+    "guidance_updates": Knob("int", 2, "gradient updates in each sampling step", low=1, where="inference"),
     "guidance_masks": Knob(
         "words",
         [],

@@ -20,7 +20,10 @@ from torch import nn
 from .errors import InputError
 from .intensity import fusion_sources
 
-__all__ = ["CT_CLASSES", "OUTPUT_CHANNELS", "PRECISIONS", "RAW_CHANNELS", "RoiFusionNet", "autocast_for", "contrast_facts"]
+__all__ = [
+    "CT_CLASSES", "OUTPUT_CHANNELS", "PRECISIONS", "RAW_CHANNELS", "Pyramid", "RoiFusionNet", "autocast_for", "contrast_facts",
+    "unfold_plane",
+]  # fmt: skip
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -132,7 +135,7 @@ def _fold_plane(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(b, 4 * c, z, h // 2, w // 2).contiguous(memory_format=torch.channels_last_3d)
 
 
-def _unfold_plane(x: torch.Tensor) -> torch.Tensor:
+def unfold_plane(x: torch.Tensor) -> torch.Tensor:
     """Inverse of :func:`_fold_plane`."""
     b, c, z, h, w = x.shape
     x = x.reshape(b, 2, 2, c // 4, z, h, w).permute(0, 3, 4, 5, 1, 6, 2)  # [B, C/4, Z, X/2, 2, Y/2, 2]
@@ -143,7 +146,7 @@ def _double_plane(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=[1.0, 2.0, 2.0], mode="nearest")
 
 
-class _Pyramid(nn.Module):
+class Pyramid(nn.Module):
     """U-Net over the image pair; returns its decoder's features at half, quarter and eighth in-plane resolution."""
 
     def __init__(self, inputs: int, widths: list[int], embedding: int) -> None:
@@ -234,7 +237,7 @@ class RoiFusionNet(nn.Module):
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
         self.descriptor = _ContrastDescriptor(embedding_channels)
-        self.pyramid = _Pyramid(3, widths, embedding_channels)  # MRI, CT, stroke window
+        self.pyramid = Pyramid(3, widths, embedding_channels)  # MRI, CT, stroke window
         self.time = nn.Sequential(
             nn.Linear(2 * self.half_embedding, embedding_channels), nn.SiLU(),
             nn.Linear(embedding_channels, embedding_channels), nn.SiLU(),
@@ -295,7 +298,7 @@ class RoiFusionNet(nn.Module):
         for grow, block in zip(self.grow, self.up):
             h = block(skips.pop() + _double_plane(grow(h)), embedding)
         h = self.spread(F.silu(torch.cat([h, features[1]], dim=1)))
-        h = torch.cat([_unfold_plane(h), features[0], noisy], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        h = torch.cat([unfold_plane(h), features[0], noisy], dim=1).contiguous(memory_format=torch.channels_last_3d)
         h = self.out(F.silu(self.refine(F.silu(self.detail(h)))))
         return h.permute(0, 1, 3, 4, 2)[:, :, : x_t.shape[2], : x_t.shape[3]]  # [B, 5, X, Y, Z]
 

@@ -26,11 +26,13 @@ from .diffusion import ct_weight, fusion_target
 from .errors import InputError
 from .intensity import fusion_sources
 from .knobs import BUNDLE_ROOT
+from .losses import RoiFusionLoss
+from .network import Pyramid, RoiFusionNet, unfold_plane
 from .training import prepare_batch
 
 __all__ = [
-    "PATCH_SIZE", "SEGMENTERS", "DiffusionPeer", "TrainedPeer", "laplacian_pyramid_fusion", "make_segmenter", "segment",
-    "train_peer", "training_parts",
+    "PATCH_SIZE", "SEGMENTERS", "DiffusionPeer", "MriLesionNet", "TrainedPeer", "UngatedLoss", "UngatedNet",
+    "laplacian_pyramid_fusion", "make_segmenter", "segment", "train_peer", "training_parts",
 ]  # fmt: skip
 
 SEGMENTERS = ("segresnet", "dynunet")
@@ -140,6 +142,44 @@ class DiffusionPeer(nn.Module):
                 noise = self(image, state, t[None]).float()
             state, _ = self.scheduler.step(noise, int(t), state)
         return state * (image != 0).any(dim=1, keepdim=True)
+
+
+class UngatedNet(RoiFusionNet):
+    """Ablation: F is what the last layer says, without gate and bound; the gate stays at ½. Trained by :class:`UngatedLoss`."""
+
+    def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+        raw = raw.float()
+        head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
+        return torch.cat([raw[:, 4:5] * head, raw[:, 0:3], torch.full_like(raw[:, 3:4], 0.5)], dim=1)
+
+
+class UngatedLoss(RoiFusionLoss):
+    """The loss without its terms on gate and residual."""
+
+    @staticmethod
+    def _provenance(fused: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return fused.new_zeros(())
+
+
+class MriLesionNet(RoiFusionNet):
+    """Ablation: the lesion comes from a U-Net of its own that reads the MRI alone, not from the features that fuse."""
+
+    def __init__(self, channels: Sequence[int] = (32, 64, 96, 160), *, embedding_channels: int = 128, **settings: Any) -> None:
+        super().__init__(channels, embedding_channels=embedding_channels, **settings)
+        self.lesion_pyramid = Pyramid(1, [int(c) for c in channels], embedding_channels)
+        self.lesion_out = nn.Conv3d(int(channels[0]), 4, 1)
+        nn.init.zeros_(self.lesion_out.weight)
+        nn.init.constant_(self.lesion_out.bias, -3.0)  # type: ignore[arg-type]
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
+        features = super().encode(image, description)
+        return [*features, self.lesion_pyramid(features[0][:, :1], description)[0]]
+
+    def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raw = super().decode(features[:-1], x_t, t)
+        lesion = unfold_plane(self.lesion_out(F.silu(features[-1]))).permute(0, 1, 3, 4, 2)  # [B, 1, X, Y, Z]
+        return torch.cat([lesion[:, :, : x_t.shape[2], : x_t.shape[3]], raw[:, 1:]], dim=1)
 
 
 @dataclass

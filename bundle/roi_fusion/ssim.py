@@ -87,6 +87,10 @@ class _Window:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return _Blur.apply(x, self.along_x, self.along_y, self.half)
 
+    def transposed(self, x: torch.Tensor) -> torch.Tensor:
+        """What a gradient by the windows' means is by the image itself."""
+        return _banded_products(x, self.along_x.mT, self.along_y.mT, self.half)
+
 
 def ssim_map(
     a: torch.Tensor,
@@ -152,11 +156,50 @@ class FixedReferenceSsim:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """SSIM of an image ``[1, 1, X, Y, Z]`` with each reference at every voxel, ``[1, R, X, Y, Z]``."""
-        plane = image[0].movedim(-1, 1).contiguous()  # [1, Z, X, Y]
+        _, _, structure, luminance_over, structure_over, luminance = self._parts(image[0].movedim(-1, 1).contiguous())
+        return (luminance * structure / (luminance_over * structure_over)).movedim(1, -1)[None]
+
+    def slope(self, image: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The weighted sum of the maps, its gradient by the image, and how fast that may turn.
+
+        The SSIM of a window is about 1 - E[(image - reference)²]/D, D the sum of both variances and C₂ (Brunet et al. 2012).
+        Were D constant, the curvature of the sum would be 2·Σ w/D over the windows that see a voxel, voxel by voxel. A gradient
+        divided by it is a step of the right length everywhere: in a flat brain and at a bone's edge, where gradients differ by
+        orders of magnitude.
+
+        Args:
+            image: ``[1, 1, X, Y, Z]``.
+            weights: of each window in the sum, ``[1, R, X, Y, Z]``.
+
+        Returns:
+            The sum; the gradient and the curvature, ``[1, 1, X, Y, Z]``.
+        """
+        plane = image[0].movedim(-1, 1).contiguous()
+        mean, variance_seen, structure, luminance_over, structure_over, luminance = self._parts(plane)
+        similarity = luminance * structure / (luminance_over * structure_over)
+        w = weights[0].movedim(-1, 1)
+        both = w / (luminance_over * structure_over)
+        # By the mean of the image, of its square (where its variance is above 0) and of its product with each reference.
+        by_mean = 2 * self._mean * both * (structure - luminance) - 2 * w * similarity * mean * (
+            1 / luminance_over - variance_seen / structure_over
+        )
+        by_square = -w * similarity / structure_over * variance_seen
+        by_product = 2 * luminance * both
+        turned = 2 * w / structure_over
+        back = self._window.transposed(
+            torch.cat([by_mean.sum(0, True), by_square.sum(0, True), turned.sum(0, True), by_product])
+        )
+        gradient = back[:1] + 2 * plane * back[1:2] + (self._references * back[3:]).sum(0, True)
+        return (similarity * w).sum(), gradient.movedim(1, -1)[None], back[2:3].movedim(1, -1)[None]
+
+    def _parts(self, plane: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """``[1, Z, X, Y]`` → mean; 1 where its variance is above 0; structure's numerator, both denominators, luminance's
+        numerator, each ``[R, Z, X, Y]``."""
         blurred = self._window(torch.cat([plane, plane**2, plane * self._references]))
         mean, square, product = blurred[:1], blurred[1:2], blurred[2:]
-        variance = (square - mean**2).clamp(min=0)
-        covariance = product - mean * self._mean
-        similarity = (2 * mean * self._mean + self._c1) * (2 * covariance + self._c2)
-        similarity = similarity / ((mean**2 + self._mean**2 + self._c1) * (variance + self._variance + self._c2))
-        return similarity.movedim(1, -1)[None]
+        variance = square - mean**2
+        structure = 2 * (product - mean * self._mean) + self._c2
+        luminance = 2 * mean * self._mean + self._c1
+        luminance_over = mean**2 + self._mean**2 + self._c1
+        structure_over = variance.clamp(min=0) + self._variance + self._c2
+        return mean, (variance > 0).to(plane.dtype), structure, luminance_over, structure_over, luminance
