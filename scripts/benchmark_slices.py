@@ -2,22 +2,29 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """The shipped weights on real 8-bit CT and MR slices, scored by a metric script that is not ours, beside others' figures."""
 
+import importlib.util
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from scipy import ndimage
 
 from _cli import main
 from roi_fusion.cases import write_json
 from roi_fusion.errors import InputError
 from roi_fusion.knobs import BUNDLE_ROOT
 from roi_fusion.results import versions
-from roi_fusion.slices import export_slices, slices_to_cases
+from roi_fusion.slices import best_slices, export_slices, slices_to_cases
 
 _METRICS = ("brain_ssim", "bone_ssim", "VIF", "Qabf")
 _OURS = "ROI Fusion, guided, window 0-255"
+_LIMIT = "both SSIMs optimised directly, background 0"
 
 
 def benchmark_slices(
@@ -30,9 +37,12 @@ def benchmark_slices(
 ) -> None:
     """Stack the slices, fuse them by inference.json, export them by the window 0,255, score them; write harvard.json.
 
+    A second row says what is there to be had: pictures whose SSIMs in the metric's own regions were optimised directly.
+
     Args:
         slices_dir: folder with CT/ and MRI/ pictures, as the Harvard Whole Brain Atlas in the fusion literature.
-        metrics_script: program that takes --data, --fused, --out and --all and writes <out>/<method>.json, a row per picture.
+        metrics_script: program that takes --data, --fused, --out and --all and writes <out>/<method>.json, a row per picture;
+            its masks(ct) gives bone, brain and head.
         peers: JSON of other methods' figures on the same slices, {"methods": {name: {metric: value}}}.
         output_dir: folder of cases, results, pictures and harvard.json.
         checkpoint: weights.
@@ -42,22 +52,76 @@ def benchmark_slices(
     for path in (Path(metrics_script), Path(peers)):
         if not path.is_file():
             raise InputError(f"{path}: wanted a file, there is none")
+    regions, others = _regions_of(metrics_script), _others(Path(peers))
+    for folder in ("fused", "metrics"):  # pictures of an earlier call would be scored too
+        shutil.rmtree(root / folder, ignore_errors=True)
     slices_to_cases(source / "CT", source / "MRI", root / "cases", fill_gaps=True)
     command = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.json", "--num_samples", "1"]
     where = ["--dataset_dir", str(root / "cases"), "--output_dir", str(root / "results")]
     how = ["--checkpoint", str(Path(checkpoint).resolve()), "--precision", precision]
     _run([*command, *where, *how], BUNDLE_ROOT)
     pictures = export_slices(root / "results", root / "fused" / "ours", (0.0, 255.0))
+    _write_limit(source, root / "fused", regions)
     score = ["--data", str(source), "--fused", str(root / "fused"), "--out", str(root / "metrics"), "--all"]
     _run([str(Path(metrics_script).resolve()), *score], root)
-    rows = json.loads((root / "metrics" / "ours.json").read_text()).values()
-    ours = {m: round(float(np.mean([r[m] for r in rows if m in r])), 4) for m in _METRICS}
-    others = {
-        name: {m: found.get(m) for m in _METRICS} for name, found in json.loads(Path(peers).read_text())["methods"].items()
-    }
-    write_json(root / "harvard.json", {"slices": len(pictures), "methods": {_OURS: ours, **others}, "versions": versions()})
+    scored = {name: json.loads((root / "metrics" / f"{name}.json").read_text()) for name in ("ours", "limit")}
+    ours, limit = (_means(rows.values()) for rows in scored.values())
+    patients: dict[str, list[dict[str, float]]] = {}
+    for picture, row in scored["ours"].items():
+        patients.setdefault(Path(picture).stem[:-2], []).append(row)
+    by_patient = {patient: {"slices": len(rows), **_means(rows)} for patient, rows in sorted(patients.items())}
+    write_json(
+        root / "harvard.json",
+        {
+            "slices": len(pictures),
+            "methods": {_OURS: ours, _LIMIT: limit, **others},
+            "by_patient": by_patient,
+            "precision": precision,
+            "versions": versions(),
+        },
+    )
     print(ours)
+    print(f"limit: {limit}")
     print(root / "harvard.json")
+
+
+def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    rows = list(rows)
+    return {m: round(float(np.mean([r[m] for r in rows if m in r])), 4) for m in _METRICS}
+
+
+def _others(peers: Path) -> dict[str, dict[str, float]]:
+    try:
+        methods = json.loads(peers.read_text())["methods"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f'{peers}: wanted JSON {{"methods": {{name: {{metric: value}}}}}}, came something else') from None
+    return {name: {m: found.get(m) for m in _METRICS} for name, found in methods.items()}
+
+
+def _regions_of(metrics_script: str) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    loader = SourceFileLoader("metrics_script", metrics_script)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+    try:
+        loader.exec_module(module)
+    except Exception as e:
+        raise InputError(f"{metrics_script}: wanted a Python program, it ended with {type(e).__name__}: {e}") from e
+    if not hasattr(module, "masks"):
+        raise InputError(f"{metrics_script}: wanted a function masks(ct) that gives bone, brain and head, found none")
+    return module.masks
+
+
+def _write_limit(source: Path, fused: Path, regions: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> None:
+    """Pictures of the limit beside ours: free where ours shows the head, black elsewhere."""
+    names = sorted(p.name for p in (fused / "ours").glob("*.png"))
+    mri, ct, ours = (
+        np.stack([np.asarray(Image.open(folder / n).convert("L")) for n in names])
+        for folder in (source / "MRI", source / "CT", fused / "ours")
+    )
+    bone, brain = (np.stack(masks) for masks in list(zip(*map(regions, ct)))[:2])
+    head = np.stack([ndimage.binary_fill_holes(picture > 0) for picture in ours])
+    (fused / "limit").mkdir(exist_ok=True)
+    for name, picture in zip(names, best_slices(mri, ct, brain, bone, head)):
+        Image.fromarray(picture).save(fused / "limit" / name)
 
 
 def _run(arguments: list[str], folder: Path) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from roi_fusion.cases import link_file, write_json
 from roi_fusion.errors import InputError
 from roi_fusion.knobs import BUNDLE_ROOT
 from roi_fusion.lesions import PackedLesions, parse_range
+from roi_fusion.package import sha256_of
 from roi_fusion.phantoms import PhantomConfig, make_phantoms
 
 #: Lesion masks from here on are for tests only.
@@ -97,12 +97,13 @@ def train_weights(
     ):
         start = ["--initial_weights", str(root / before / "model.pt"), "--val_interval", str(max(1, epochs // 2))]
         _train(root / name, data, epochs, [*fine, *start, *more])
-    found = calibrate_checkpoint(str(root / "hard_run" / "model.pt"), str(calibration), str(root / "model.pt"), split=None)
+    found = calibrate_checkpoint(root / "hard_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
     print(json.dumps(found, indent=2))
-    digest = hashlib.sha256((root / "model.pt").read_bytes()).hexdigest()
+    digest = sha256_of(root / "model.pt")
     print(f"{root / 'model.pt'} sha256 {digest}")
     if publish:
         shutil.copyfile(root / "model.pt", BUNDLE_ROOT / "models" / "model.pt")
+        (BUNDLE_ROOT / "models" / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
 
 
 def _data_set(folder: Path, train: list[Path], val: Path) -> Path:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from roi_fusion.augment import ContrastFactsd, RandMissingModalityd, RandRegistrationJitterd, rigid_resample
+from roi_fusion.augment import ContrastFactsd, RandMirrord, RandMissingModalityd, RandRegistrationJitterd, rigid_resample
 from roi_fusion.errors import InputError
 from roi_fusion.network import RoiFusionNet
 
@@ -144,3 +144,17 @@ def test_a_missing_ct_is_not_moved_into_being() -> None:
     data = {**sample(), "ct": torch.zeros_like(sample()["ct"])}
     moved = RandRegistrationJitterd(prob=1.0)(data)
     assert not moved["ct"].any()
+
+
+def test_a_head_is_mirrored_left_to_right_whatever_its_slices_are() -> None:
+    sagittal = np.zeros((4, 4))  # array axes run to anterior, superior, right
+    sagittal[1, 0] = sagittal[2, 1] = sagittal[0, 2] = sagittal[3, 3] = 1
+    for affine, axis in ((np.eye(4), 1), (sagittal, 3)):
+        volumes = {k: MetaTensor(torch.rand(1, 5, 6, 7), affine=torch.as_tensor(affine)) for k in ("image", "label")}
+        out = RandMirrord(("image", "label"), prob=1.0)(volumes)
+        for key, volume in volumes.items():
+            assert torch.equal(out[key].as_tensor(), volume.as_tensor().flip(axis))
+        same = RandMirrord(("image", "label"), prob=0.0)(volumes)
+        assert torch.equal(same["image"], volumes["image"])
+    with pytest.raises(InputError, match="mirror: wanted a share from 0 to 1"):
+        RandMirrord(("image",), prob=2.0)

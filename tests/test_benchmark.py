@@ -45,16 +45,17 @@ def test_every_method_is_measured_and_the_reference_is_not_scored_as_a_predictio
     quality = json.loads((finished / "quality.json").read_text())
     methods = quality["methods"]
     assert {"ROI Fusion", "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "segresnet", "dynunet",
-            "ours", "ours, unguided", "ours, short", "short, no gate", "short, lesion head on the MRI alone",
+            "ours", "ours, unguided", "ours, short, unguided", "short, no gate", "short, lesion head on the MRI alone",
             "short, no regional losses", "short, no registration jitter",
-            "plain diffusion, 50 steps"} <= set(methods)  # fmt: skip
+            "plain diffusion, 50 steps",
+            "ours, short on the same crops", "ROI Fusion, first 2 cases"} <= set(methods)  # fmt: skip
     assert methods["ROI Fusion"]["cases"] == 3
     assert methods["dynunet"]["cases"] == 2
     assert methods["dynunet"]["lesion_dice"]["mean"] < 0.5  # a second of training finds no lesion
     assert "lesion_dice" not in methods["paste"]
     assert len(quality["trainings"]["ours"]["search"]) == 2
     assert quality["trainings"]["ours"]["learning_rate"] in (1e-3, 1e-4)
-    assert quality["trainings"]["short, no gate"]["learning_rate"] == quality["trainings"]["ours"]["learning_rate"]
+    assert quality["trainings"]["no_gate"]["learning_rate"] == quality["trainings"]["ours"]["learning_rate"]
     assert quality["options"]["minutes"] == 0.01
     assert len(quality["worst_cases"]) == 3
 
@@ -68,13 +69,17 @@ def test_what_is_done_is_not_done_again(finished: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(benchmark, "sample_case", never)
     before = json.loads((finished / "quality.json").read_text())
     assert json.loads(json.dumps(run_quality(_options(finished)), allow_nan=True))["methods"] == before["methods"]
+    with pytest.raises(InputError, match=r"run\.json: wanted minutes 0\.01 as before, came 3"):
+        run_quality(replace(_options(finished), minutes=3))
+    fewer = run_quality(replace(_options(finished), cases=1, peer_cases=1), ["shipped"])["methods"]
+    assert {m["cases"] for m in fewer.values()} == {1}
 
 
 def test_ablations_want_the_training_of_ours_first(small_dataset: Path, tmp_path: Path) -> None:
     for name in ("train_cases", "test_cases"):
         shutil.copytree(small_dataset, tmp_path / name)
     with pytest.raises(InputError, match=r"ours\.json: wanted the training of ours"):
-        run_quality(replace(_options(tmp_path), networks=("short, no gate",)), ["train"])
+        run_quality(replace(_options(tmp_path), networks=("no_gate",)), ["train"])
 
 
 def test_paired_tests_are_scipys() -> None:
@@ -96,6 +101,8 @@ def test_documents_hold_the_numbers(finished: Path, tmp_path: Path) -> None:
     text = benchmark_document(finished, ROOT / "docs" / "benchmarks.md.j2")
     mean = quality["methods"]["ROI Fusion"]["brain_ssim"]["mean"]
     assert f"| ROI Fusion | 3 | {mean:.3f} (" in text
+    with_lesion = quality["methods"]["ROI Fusion"]["lesion_dice"]["count"]
+    assert f"| ROI Fusion | {with_lesion} | {quality['methods']['ROI Fusion']['lesion_dice']['mean']:.3f} (" in text
     assert "## Speed" not in text
     assert f"{mean:.3f} (" in model_card_parts(quality)["quality:fusion"]
     assert eval_metrics(quality)["brain_ssim"] == pytest.approx(mean, abs=1e-4)

@@ -6,9 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
-from roi_fusion.calibration import Draws, conformal_quantile, fit_temperature, fit_threshold, volume_interval
+from roi_fusion.calibration import Draws, conformal_quantile, draws_of, fit_temperature, fit_threshold, volume_interval
+from roi_fusion.diffusion import make_scheduler
 from roi_fusion.errors import InputError
+from roi_fusion.inferers import PREDICTION_CHANNELS, SamplingInferer, sample_case
+from roi_fusion.intensity import TYPICAL_SCALES
+from roi_fusion.network import RoiFusionNet
 
 
 def simulated(rng: np.random.Generator, temperature: float = 1.0, voxels: int = 4000) -> Draws:
@@ -65,3 +70,28 @@ def test_too_little_to_fit_is_refused() -> None:
     for fit in (lambda: fit_temperature([empty]), lambda: fit_threshold([empty], 1.0)):
         with pytest.raises(InputError, match="calibration: wanted cases"):
             fit()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 6.0, 20.0])
+def test_the_fit_sees_every_voxel_that_a_mask_holds_at_inference(net: RoiFusionNet, temperature: float) -> None:
+    torch.manual_seed(0)
+    image = MetaTensor(torch.randn(2, 32, 32, 4), affine=torch.eye(4))
+    label = MetaTensor(torch.zeros(1, 32, 32, 4), affine=torch.eye(4))
+    label[:, 4:8, 4:8, 1] = 1
+    constants = {f"{v}_{k}": c for v, pair in TYPICAL_SCALES.items() for k, c in zip(("mean", "std"), pair)}
+    item = {"image": image, "label": label, "intensity": constants}
+    inferer = SamplingInferer(make_scheduler(), 2, 2, keep_draws=True)
+    try:
+        with torch.no_grad():
+            net.out.bias[0] -= 6.0  # false alarms far from the lesion that only a high temperature shows
+        case = draws_of(inferer, net, item)
+        net.temperature.fill_(temperature)
+        probability = sample_case(inferer, net, item)[PREDICTION_CHANNELS.index("lesion_prob")]
+        for threshold in (0.1, 0.26):
+            assert int((case.probability(temperature) > threshold).sum()) == int((probability > threshold).sum())
+        if temperature == 20.0:
+            assert (probability > 0.1).sum() > 100
+    finally:
+        net.temperature.fill_(1.0)
+        with torch.no_grad():
+            net.out.bias[0] += 6.0

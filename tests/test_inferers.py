@@ -61,6 +61,21 @@ def test_the_written_volume_is_the_first_draw(net: RoiFusionNet, image: torch.Te
     assert one[:, PREDICTION_CHANNELS.index("lesion_std")].abs().max() == 0
 
 
+def test_every_other_draw_sees_the_head_mirrored_left_to_right(net: RoiFusionNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sagittal slices that is along the last axis, not from front to back."""
+    seen: list[torch.Tensor] = []
+    original = RoiFusionNet.encode
+    monkeypatch.setattr(RoiFusionNet, "encode", lambda self, x, d: seen.append(x.clone()) or original(self, x, d))
+    volume = torch.randn(1, 2, 16, 16, 6)
+    sagittal = torch.zeros(4, 4)
+    sagittal[1, 0] = sagittal[2, 1] = sagittal[0, 2] = sagittal[3, 3] = 1
+    for affine, axis in ((torch.eye(4), 2), (sagittal, 4)):
+        seen.clear()
+        SamplingInferer(make_scheduler(), 1, 2)(MetaTensor(volume, affine=affine), net)
+        assert torch.equal(seen[0], volume)
+        assert torch.equal(seen[1], volume.flip(axis))
+
+
 def test_it_finds_the_network_inside_its_wrappers_and_keeps_meta_data(net: RoiFusionNet, image: torch.Tensor) -> None:
     inferer = SamplingInferer(make_scheduler(), num_inference_steps=2, num_samples=1)
     plain = inferer(image, net)

@@ -87,3 +87,7 @@ def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
     arguments = ["--slices_dir", str(tmp_path), "--peers", str(tmp_path / "p.json"), "--output_dir", str(tmp_path / "o")]
     text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
     assert f"error: {tmp_path / 'm.py'}: wanted a file, there is none" in text
+    for name in ("m.py", "p.json"):
+        (tmp_path / name).write_text("")
+    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    assert "m.py: wanted a function masks(ct) that gives bone, brain and head, found none" in text

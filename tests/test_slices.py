@@ -8,9 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
 
 from roi_fusion.errors import InputError
-from roi_fusion.slices import export_slices, grey_to_hu, slices_to_cases
+from roi_fusion.slices import best_slices, export_slices, grey_to_hu, slices_to_cases
 
 
 def pictures(root: Path, patients: dict[str, range], size: int = 64) -> tuple[Path, Path]:
@@ -96,3 +98,28 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     (ct_dir / "0_overview.png").write_text("x")
     with pytest.raises(InputError, match=r"overview\.png: wanted a name of patient"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
+
+
+def test_the_limit_is_above_pasting_in_the_sum_of_both_regions_and_black_outside() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :96] - 48
+    radius = np.hypot(x, y)
+    brain, bone, inside = radius < 28, (radius >= 30) & (radius < 36), radius < 42
+    mri = np.clip(120 + 600 * gaussian_filter(rng.standard_normal((96, 96)), 2), 0, 255).astype(np.uint8)
+    ct = np.where(bone, 250, np.where(brain, 110, 0)).astype(np.uint8)
+    mri[~inside] = 0
+
+    def scores(picture: np.ndarray) -> list[float]:
+        found = []
+        for reference, region in ((mri, brain), (ct, bone)):
+            _, similarity = structural_similarity(
+                picture, reference, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+            )
+            found.append(float(similarity[region].mean()))
+        return found
+
+    (best,) = best_slices(*(a[None] for a in (mri, ct, brain, bone, inside)))
+    paste = np.where(bone, ct, mri)
+    assert not best[~inside].any()
+    assert sum(scores(best)) > sum(scores(paste)) + 0.05
+    assert max(sum(scores(p)) for p in (mri, ct, paste)) < sum(scores(best)) < 2

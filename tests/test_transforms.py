@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
+from scipy.spatial.transform import Rotation
 
 from roi_fusion.errors import InputError
 from roi_fusion.intensity import IntensityMap
@@ -22,6 +23,7 @@ from roi_fusion.transforms import (
     MatchGridd,
     RoiMasksd,
     ThickAxisLastd,
+    left_right_axis,
     spacing_of,
 )
 
@@ -258,3 +260,14 @@ def test_both_volumes_end_with_mean_0_and_deviation_1_over_the_head(kind: str, s
         torch.from_numpy(mri).float()[None][:, : head.shape[1], : head.shape[2]] if head.shape[1:] == (48, 48, 6) else None
     )
     assert cropped is None or torch.allclose(back[head], cropped[head], rtol=1e-3, atol=0.5)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "ASR", "PIR", "ALS"])
+def test_the_left_right_axis_of_any_orientation(codes: str) -> None:
+    oriented = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (10, 10, 10)) @ np.diag([0.5, 2.0, 6.0, 1.0])
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler("xyz", (12, -9, 15), degrees=True).as_matrix()
+    affine = tilt @ oriented
+    (axis,) = (k for k, code in enumerate(nib.aff2axcodes(affine)) if code in "LR")
+    assert left_right_axis(MetaTensor(torch.zeros(1, 4, 4, 4), affine=torch.as_tensor(affine))) == axis
+    assert left_right_axis(torch.zeros(1, 4, 4, 4)) == 0

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import Randomizable, Transform, create_rotate
+from monai.transforms import Flipd, Randomizable, Transform, create_rotate
 from monai.utils import convert_to_tensor
 
 from .errors import InputError
 from .network import CT_CLASSES, contrast_facts
+from .transforms import left_right_axis
 
-__all__ = ["ContrastFactsd", "RandMissingModalityd", "RandRegistrationJitterd"]
+__all__ = ["ContrastFactsd", "RandMirrord", "RandMissingModalityd", "RandRegistrationJitterd"]
 
 
 class ContrastFactsd(Transform):
@@ -103,6 +104,25 @@ class RandMissingModalityd(Randomizable, Transform):
             for key in ("ct", "bone", "dense"):
                 d[key] = torch.zeros_like(d[key])
         return d
+
+
+class RandMirrord(Randomizable, Transform):
+    """Mirror a head left to right, along whichever axis that is: of sagittal slices it is the last.
+
+    Args:
+        keys: of the volumes, all on one grid.
+        prob: share of samples that are mirrored.
+    """
+
+    def __init__(self, keys: Sequence[str], prob: float = 0.5) -> None:
+        if not 0 <= prob <= 1:
+            raise InputError(f"mirror: wanted a share from 0 to 1, came {prob}")
+        self.keys, self.prob = tuple(keys), prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        if self.R.random() >= self.prob:
+            return dict(data)
+        return Flipd(self.keys, left_right_axis(data[self.keys[0]]))(dict(data))
 
 
 def rigid_resample(

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .knobs import inference_parser
 from .lesions import PackedLesions
 from .metrics import LesionMetrics
 from .network import RoiFusionNet
+from .package import sha256_of
 from .peers import (
     PATCH_SIZE,
     SEGMENTERS,
@@ -60,20 +62,26 @@ LESION = ("lesion_dice", "lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1", "lesio
 STAGES = ("train", "shipped", "peers", "diffusion")
 #: Voxels of the crops for the plain diffusion.
 _CROP = (96, 96, 8)
-#: The compared training of ours, and shorter ones, whole and with one part less, as entries of ``train.json``.
+#: The compared training of ours, and shorter ones, whole and with one part changed, as entries of ``train.json``.
 OURS = "ours"
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "ours, short": {},
-    "short, no regional losses": {"alpha": 0.0, "beta": 0.0},
-    "short, no registration jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
-    "short, no gate": {
+    "short": {},
+    "no_regional_losses": {"alpha": 0.0, "beta": 0.0},
+    "no_registration_jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
+    "no_gate": {
         "network_def::_target_": "roi_fusion.peers.UngatedNet",
         "loss::_target_": "roi_fusion.peers.UngatedLoss",
     },
-    "short, lesion head on the MRI alone": {"network_def::_target_": "roi_fusion.peers.MriLesionNet"},
+    "mri_lesion_head": {"network_def::_target_": "roi_fusion.peers.MriLesionNet"},
 }
 #: Networks of ablations that are not ours with other knobs.
-_CLASSES: dict[str, type[RoiFusionNet]] = {"short, no gate": UngatedNet, "short, lesion head on the MRI alone": MriLesionNet}
+_CLASSES: dict[str, type[RoiFusionNet]] = {"no_gate": UngatedNet, "mri_lesion_head": MriLesionNet}
+#: What the ablations are called in tables.
+LABELS = {
+    "short": "ours, short", "no_regional_losses": "short, no regional losses",
+    "no_registration_jitter": "short, no registration jitter", "no_gate": "short, no gate",
+    "mri_lesion_head": "short, lesion head on the MRI alone",
+}  # fmt: skip
 #: Everything that is trained.
 NETWORKS = (*SEGMENTERS, OURS, *ABLATIONS, "diffusion")
 
@@ -143,6 +151,7 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
             raise InputError(f"stages: wanted some of {', '.join(STAGES)}, came {stage!r}")
     root = Path(options.output_dir)
     root.mkdir(parents=True, exist_ok=True)
+    _begin_or_continue(options, root)
     train_dir, test_dir = _data(options, root)
     if "train" in stages:
         _train_all(options, root, train_dir)
@@ -153,6 +162,21 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
     if "diffusion" in stages:
         _measure_diffusion(options, root, test_dir)
     return _collect(options, root, test_dir)
+
+
+def _begin_or_continue(options: QualityOptions, root: Path) -> None:
+    """Note in ``run.json`` what the folder's numbers hold for, and refuse to mix others with them."""
+    fixed = ("train_cases", "minutes", "search_minutes", "ablation_minutes", "learning_rates", "precision")
+    wanted = {name: getattr(options, name) for name in fixed}
+    wanted = json.loads(json.dumps({"checkpoint": sha256_of(options.checkpoint), **wanted}))
+    file = root / "run.json"
+    if not file.is_file():
+        write_json(file, wanted)
+        return
+    held = json.loads(file.read_text())
+    for name, value in wanted.items():
+        if held.get(name) != value:
+            raise InputError(f"{file}: wanted {name} {held.get(name)} as before, came {value}; take another output_dir")
 
 
 def _data(options: QualityOptions, root: Path) -> tuple[Path, Path]:
@@ -272,9 +296,10 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
     for name in (n for n in (OURS, *ABLATIONS) if n in options.networks):
         own: Any = load_weights(_CLASSES.get(name, RoiFusionNet)(), root / "peers" / f"{name}.pt").eval()
         # Without a gate there is nothing that guidance on the logits could move: all ablations are measured without it.
-        modes = {name: RoiGuidance(mode="off")}
-        if name in (OURS, "ours, short"):
-            modes = {name: RoiGuidance(), f"{name}, unguided": RoiGuidance(mode="off")}
+        label = LABELS.get(name, name)
+        modes = {f"{label}, unguided" if name in (OURS, "short") else label: RoiGuidance(mode="off")}
+        if name == OURS:
+            modes[label] = RoiGuidance()
         for method, guidance in modes.items():
             inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=guidance, precision=options.precision)
             metrics = CaseMetrics(with_baselines=False)
@@ -291,20 +316,22 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
 def _measure_diffusion(options: QualityOptions, root: Path, test_dir: Path) -> None:
     """The plain baseline on crops in the middle of the head: a whole case takes it some 20 minutes on two cores."""
     peer: Any = load_weights(DiffusionPeer(), root / "peers" / "diffusion.pt").eval()
-    network: Any = load_weights(RoiFusionNet(), options.checkpoint).eval()
+    own = {
+        f"{label} on the same crops": load_weights(RoiFusionNet(), file).eval()
+        for label, file in ((LABELS["short"], root / "peers" / "short.pt"), ("ROI Fusion", options.checkpoint))
+    }
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=options.precision)
 
     def measure(item: Any) -> list[dict[str, Any]]:
-        crop = _crop(item, _CROP)
-        start = time.perf_counter()
-        fused = peer.fuse(torch.as_tensor(crop["image"])[None].float())
-        seconds = time.perf_counter() - start
-        start = time.perf_counter()
-        own = sample_case(inferer, network, crop)[:1]
-        return [
-            {**measure_fused(crop, "plain diffusion, 50 steps", fused[0]), "seconds": seconds},
-            {**measure_fused(crop, "ROI Fusion on the same crops", own), "seconds": time.perf_counter() - start},
-        ]
+        crop, rows = _crop(item, _CROP), []
+        image = torch.as_tensor(crop["image"])[None].float()
+        runs: dict[str, Callable[[], torch.Tensor]] = {"plain diffusion, 50 steps": lambda: peer.fuse(image)[0]}
+        runs.update({label: partial(sample_case, inferer, network, crop) for label, network in own.items()})
+        for method, run in runs.items():
+            start = time.perf_counter()
+            fused = run()[:1]
+            rows.append({**measure_fused(crop, method, fused), "seconds": time.perf_counter() - start})
+        return rows
 
     _each(root, "plain diffusion", test_dir, options.diffusion_cases, measure)
 
@@ -332,9 +359,12 @@ def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, A
     for file in sorted((root / "rows").glob("*/*.json")):
         rows += [{k: math.nan if v is None else v for k, v in r.items()} for r in json.loads(file.read_text())]
     cases = json.loads((test_dir / "dataset.json").read_text())["cases"]
-    for row in rows:
-        row["contrast"] = cases[row["case"]]["contrast"]
+    names = [str(c["case"]) for c in load_datalist(test_dir)]
+    rows = [{**r, "contrast": cases[r["case"]]["contrast"]} for r in rows if r["case"] in names[: options.cases]]
     rows = list({(r["method"], r["case"]): r for r in rows}.values())
+    first = set(names[: options.peer_cases])
+    shared = f"ROI Fusion, first {len(first)} cases"  # beside what was measured on these alone
+    rows += [{**r, "method": shared} for r in rows if r["method"] == "ROI Fusion" and r["case"] in first]
     peers = {f.stem: json.loads(f.read_text()) for f in sorted((root / "peers").glob("*.json"))}
     content = {
         "options": {k: v for k, v in asdict(replace(options, output_dir="", lesions="", checkpoint="")).items() if v != ""},
@@ -368,7 +398,8 @@ def _grouped(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
 
 
 def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Paired comparison, case by case: ours against each rule in the fusion metrics, and trained alike in those of the lesion.
+    """Paired comparison, case by case: the shipped weights against each rule in the fusion metrics; ours trained alike, and the
+    shipped weights, against the other networks in those of the lesion.
 
     Wilcoxon's signed-rank test, two-sided; a bootstrap interval of the mean difference.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from .benchmark import FUSION, LESION
+from .benchmark import FUSION, LABELS, LESION
 from .studies import study_table
 
 __all__ = ["benchmark_document", "eval_metrics", "model_card_parts", "quality_table", "robustness_table"]
@@ -21,9 +21,9 @@ _LABELS = {
     "lesion_nsd_2mm": "NSD 2 mm", "lesion_hd95_mm": "HD95 mm", "lesion_f1": "lesion F1", "lesion_ece": "ECE",
 }  # fmt: skip
 _STUDIES = {
-    "steps": "Number of sampling steps, unguided",
+    "steps": "Number of sampling steps",
     "guidance": "Guidance and what it replaces",
-    "misregistration": "A CT beside its place, trained with and without registration jitter",
+    "misregistration": "A CT beside its place",
     "uncertainty": "Uncertainty",
     "seams": "Tile by tile (160×160×16) against whole volumes: share of the MRI's range",
 }
@@ -48,9 +48,14 @@ def _cell(found: Mapping[str, Any] | None, metric: str) -> str:
 
 
 def quality_table(groups: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], first: str = "method") -> str:
-    """A row per group with mean and 95 % interval of each metric; groups that have none of them are left out."""
+    """A row per group with mean and 95 % interval of each metric; groups that have none of them are left out.
+
+    *cases* is over how many the first metric's mean is: a case without a lesion, and none predicted, has no Dice.
+    """
     shown = {g: s for g, s in groups.items() if any((s.get(m) or {}).get("mean") is not None for m in metrics)}
-    rows = [[g, str(s["cases"]), *(_cell(s.get(m), m) for m in metrics)] for g, s in shown.items()]
+    rows = [
+        [g, str((s.get(metrics[0]) or {}).get("count", 0)), *(_cell(s.get(m), m) for m in metrics)] for g, s in shown.items()
+    ]
     return _table([first, "cases", *(_LABELS[m] for m in metrics)], rows)
 
 
@@ -67,7 +72,13 @@ def _tests_table(tests: Sequence[Mapping[str, Any]]) -> str:
 
 def _trainings_table(trainings: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
-        [name, f"{t['parameters'] / 1e6:.1f} M", f"{t['learning_rate']:g}", str(t["steps"]), f"{t['minutes']:.1f}"]
+        [
+            LABELS.get(name, name),
+            f"{t['parameters'] / 1e6:.1f} M",
+            f"{t['learning_rate']:g}",
+            str(t["steps"]),
+            f"{t['minutes']:.1f}",
+        ]
         for name, t in trainings.items()
     ]
     return _table(["network", "parameters", "learning rate", "steps", "minutes"], rows)
@@ -115,7 +126,8 @@ def eval_metrics(quality: Mapping[str, Any]) -> dict[str, float]:
 
 def model_card_parts(quality: Mapping[str, Any]) -> dict[str, str]:
     """The generated parts of ``bundle/docs/README.md``."""
-    names = ("ROI Fusion", "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "target")
+    shared = next((n for n in quality["methods"] if n.startswith("ROI Fusion, first")), "")
+    names = ("ROI Fusion", shared, "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "target")
     methods = {n: quality["methods"][n] for n in names if n in quality["methods"]}
     return {
         "quality:fusion": quality_table(methods, FUSION),
@@ -131,10 +143,10 @@ def _of(quality: Mapping[str, Any], plain: bool) -> dict[str, Any]:
     return {n: m for n, m in quality["methods"].items() if ("plain diffusion" in n or "same crops" in n) is plain}
 
 
-def _slices_table(harvard: Mapping[str, Any]) -> str:
+def _slices_table(scores: Mapping[str, Mapping[str, Any]], first: str = "method") -> str:
     names = ("brain_ssim", "bone_ssim", "VIF", "Qabf")
-    rows = [[n, *(f"{v[m]:.3f}" if v.get(m) is not None else "–" for m in names)] for n, v in harvard["methods"].items()]
-    return _table(["method", "brain SSIM", "bone SSIM", "VIF", "Qabf"], rows)
+    rows = [[n, *(f"{v[m]:.3f}" if v.get(m) is not None else "–" for m in names)] for n, v in scores.items()]
+    return _table([first, "brain SSIM", "bone SSIM", "VIF", "Qabf"], rows)
 
 
 def _study_rows(study: Mapping[str, Any]) -> str:

@@ -34,7 +34,10 @@ logger = logging.getLogger(__name__)
 
 #: Share of cases whose true lesion volume the interval shall hold.
 COVERAGE = 0.9
-_SURROUNDINGS = 0.02  # voxels of a lower probability count neither for the fit nor for a mask
+#: Limits of the temperature.
+_COLDEST, _HOTTEST = 0.2, 20.0
+#: Voxels that reach this probability at no temperature count neither for a mask nor for doubt.
+_NEVER = 0.02
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def fit_temperature(cases: Sequence[Draws]) -> float:
         errors = [c.probability(math.exp(log_temperature))[c.judged] - c.label[c.judged] for c in judged]
         return float(np.mean([np.mean(e**2) for e in errors]))
 
-    return math.exp(minimize_scalar(brier, bounds=(math.log(0.2), math.log(20)), method="bounded").x)
+    return math.exp(minimize_scalar(brier, bounds=(math.log(_COLDEST), math.log(_HOTTEST)), method="bounded").x)
 
 
 def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
@@ -100,6 +103,8 @@ def _doubt_ml(lesion_ml: float, probability: np.ndarray, voxel_ml: float) -> flo
 
 def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: float, coverage: float = COVERAGE) -> float:
     """Quantile of the errors of the volume in units of doubt (split conformal prediction, Lei et al. 2018).
+
+    Temperature and threshold, two numbers, are fitted on the same cases, which makes the interval a little narrow.
 
     Raises:
         InputError: with fewer cases than the coverage needs.
@@ -135,14 +140,15 @@ def volume_interval(
 
 
 def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str, Any]) -> Draws:
-    """Run one preprocessed case whose lesion is known and keep what calibration needs."""
+    """Run one preprocessed case whose lesion is known and keep every voxel that can come into a mask."""
     prediction = sample_case(inferer, network, item)
     logits = inferer.reports[0]["logits"].float().cpu().numpy()  # [N, 2, X, Y, Z]
     probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].cpu().numpy()
+    hottest = (expit(logits[:, 0] / _HOTTEST) * expit(logits[:, 1])).mean(0)
     label = torch.as_tensor(item["label"])[0].numpy() > 0
     spacing = spacing_of(item["image"])
     region = lesion_region(probability > 0.5, label, spacing_mm=spacing, margin_mm=10.0)
-    where = region | label | (probability > _SURROUNDINGS)
+    where = region | label | (hottest > _NEVER)
     return Draws(
         lesion=logits[:, 0][:, where], brain=logits[:, 1][:, where], label=label[where], judged=region[where],
         voxel_ml=float(np.prod(spacing)) / 1000,
@@ -164,6 +170,7 @@ def calibrate(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[M
         InputError: when there are too few cases.
     """
     network.temperature.fill_(1.0)
+    network.threshold.fill_(0.5)
     cases = [draws_of(inferer, network, i) for i in items if "image" in i and float(i.get("label_known", 0)) > 0]
     temperature = fit_temperature(cases)
     threshold = fit_threshold(cases, temperature)

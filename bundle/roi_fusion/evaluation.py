@@ -344,6 +344,7 @@ class ResultWriter:
             "guidance_masks": list(self.guidance_masks),
             "guidance_energy": report["energy"],
             "lesion_spread": report["spread"],
+            "lesion_threshold": float(self.inferer.threshold),
             "lesion_ml": round(lesion_ml, 4),
             "lesion_ml_interval": None if interval is None else [round(v, 4) for v in interval],
             "largest_residual": float(residual.abs().max()),

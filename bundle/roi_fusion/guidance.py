@@ -4,8 +4,8 @@ can reach.
 
 The energy is α·(1 - SSIM(F, M | brain)) + β·(1 - SSIM(F, C' | bone)) with ordinary windows, M and C' being what F is blended
 from, and a lesion term on the head's logit. Every move is written back as gate and residual logits, so F stays inside the blend
-and its bound, and the provenance exact. All of it is in plane, so slices are worked on in chunks and memory does not grow with
-the volume.
+and its bound, and the provenance exact. All of it is in plane, so slices are worked on in chunks, which bounds what a gradient
+takes; what is kept between steps are a dozen volumes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _GATE, _RESIDUAL = 3, 4
 _SURE = 0.002
 #: How steeply a region's weight follows its logit: almost a mask, and yet a tiny change of a logit is a tiny change of F.
 _STEEP = 4.0
+#: Largest move of the noisy state in its own noise, at η = 1 through the network.
+_NOISE_SHARE = 0.5
 #: Share of its last move that a voxel keeps (Polyak 1964).
 _MOMENTUM = 0.5
 
@@ -50,7 +52,7 @@ class RoiGuidance:
         alpha, beta: weights of the brain and the bone term.
         gamma: share of the strength that the lesion logit moves in a step, at most; 0 leaves the lesion alone.
         strength: η. On the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an
-            update; through the network η is a step of the noisy state in units of its noise.
+            update; through the network it is proportional to a step of the noisy state.
         schedule: ``constant``, or ``rising``: η times the signal of the level, less at the noisy start.
         kappa: κ of the weight σ(κ·u), u the entropy of gate or lesion in bits: where the network is sure, it moves less.
         num_updates: gradient updates in a diffusion step.
@@ -135,7 +137,7 @@ class GuidedDraw:
         if self.settings.mode == "off" or self.settings.strength == 0:
             return raw
         raw = raw.float()
-        if not self._terms:
+        if self.regional and not self._terms:
             self._terms = self._make_terms(raw)
         eta = self.settings.eta(level)
         if self.regional and self.settings.mode == "full":
@@ -237,7 +239,7 @@ class GuidedDraw:
                 fused = self.network.compose(self.image, decode(leaf, level).float())[:, :1]
                 _, over_image, _ = self._slope(fused.detach())
                 (gradient,) = torch.autograd.grad(fused, leaf, over_image)
-            trial = state.detach() - eta * level.noise * _soft_sign(gradient)
+            trial = state.detach() - _NOISE_SHARE * eta * level.noise * _soft_sign(gradient)
             candidate = decode(trial, level).float()
             value = self._energy(self.network.compose(self.image, candidate)[:, :1])
             state = state.detach()

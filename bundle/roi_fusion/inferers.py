@@ -19,6 +19,7 @@ from .intensity import TYPICAL_SCALES, fusion_sources
 from .metrics import entropy_bits
 from .network import RoiFusionNet, autocast_for
 from .tiles import encode_in_slabs, tile_decoder
+from .transforms import left_right_axis
 
 __all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "sample_case"]
 
@@ -37,7 +38,7 @@ class SamplingInferer(Inferer):
     Args:
         scheduler: from :func:`~roi_fusion.diffusion.make_scheduler`; must not clip.
         num_inference_steps: 1 … ``num_train_timesteps``.
-        num_samples: draws; even ones see the input mirrored left to right.
+        num_samples: draws; every other one sees the input mirrored left to right.
         seed: of the noise; every call starts from it, so a case does not depend on those before it.
         roi_size: volumes beyond this size in voxels are denoised tile by tile inside each step, with one noise field and the
             result of one piece, see :mod:`~roi_fusion.tiles`; ``None`` never splits.
@@ -100,29 +101,30 @@ class SamplingInferer(Inferer):
             for i in range(len(plain)):
                 mri_scale = (float(scale["mri_mean"][i]), float(scale["mri_std"][i])) if scale else TYPICAL_SCALES["mri"]
                 own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
-                results.append(self._one(plain[i : i + 1], net, mri_scale, own_masks))
+                results.append(self._one(plain[i : i + 1], net, mri_scale, own_masks, 2 + left_right_axis(inputs)))
         out = torch.cat(results)
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
     def _one(
-        self, image: torch.Tensor, net: RoiFusionNet, mri_scale: tuple[float, float], masks: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
+        self, image: torch.Tensor, net: RoiFusionNet, mri_scale: tuple[float, float], masks: Mapping[str, torch.Tensor],
+        mirror_axis: int,
+    ) -> torch.Tensor:  # fmt: skip
         generator = torch.Generator().manual_seed(self.seed)
         probabilities, logits = [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
         for draw in range(self.num_samples):
             mirrored = draw % 2 == 1
-            view = image.flip(2) if mirrored else image
+            view = image.flip(mirror_axis) if mirrored else image
             if mirrored not in decoders:
                 decoders[mirrored] = self._decoder(view, net)
             noise = torch.randn(image.shape, generator=generator).to(image)
-            seen = {k: v.flip(2) for k, v in masks.items()} if mirrored else masks
+            seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
             guided = GuidedDraw(self.guidance, net, view, mri_scale, seen, regional=draw == 0, half_time=self.half_time)
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
             probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])
-            probabilities.append(probability.flip(2) if mirrored else probability)
+            probabilities.append(probability.flip(mirror_axis) if mirrored else probability)
             if self.keep_draws:
-                logits.append(raw[:, :2].flip(2) if mirrored else raw[:, :2])
+                logits.append(raw[:, :2].flip(mirror_axis) if mirrored else raw[:, :2])
             if draw == 0:
                 energies = [[round(value, 6) for value in pair] for pair in guided.energies]
                 gate = torch.sigmoid(raw[:, 3:4].float())

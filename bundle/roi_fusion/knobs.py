@@ -160,7 +160,7 @@ KNOBS: dict[str, Knob] = {
     "guidance_strength": Knob(
         "float",
         1.0,
-        "η: σ(κ·u)·η is the share of the way to the optimum of its windows that a voxel goes in an update",
+        "η; on the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an update",
         low=0,
         where="inference",
     ),
@@ -261,10 +261,15 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
         structure: keys that are parts of the configs and no knobs.
 
     Raises:
-        InputError: for a value that its knob does not take, and for a key that is no knob, no part and referenced nowhere.
+        InputError: for a value that its knob does not take, for a knob that these configs do not have, and for a key that is no
+            knob, no part and referenced nowhere.
     """
+    places = _places(config)
     for name, value in config.items():
         if name in KNOBS:
+            where = KNOBS[name].where
+            if places and not places & set(where.split(", ")):
+                raise InputError(f"{name}: wanted a knob of {' or '.join(sorted(places))}, came one of {where}")
             _check_value(name, KNOBS[name], value)
     for name in config:
         if name in KNOBS or name in structure or name.startswith("_"):
@@ -274,6 +279,17 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
             raise InputError(
                 f"{name}: wanted a knob of docs/README.md, came an unknown one{f'; did you mean {near[0]}?' if near else ''}"
             )
+
+
+def _places(config: Mapping[str, Any]) -> set[str]:
+    """Which of the configs were merged, as `Knob.where` names them; none for a part of one."""
+    if "train" in config:
+        found = {"train", *(["evaluate"] if "evaluating" in config else [])}
+    elif "evaluator" in config:
+        found = {"inference"}
+    else:
+        return set()
+    return found | ({"tracking"} if "tracking_uri" in config else set())
 
 
 #: Top-level keys of the configs that are no knobs.

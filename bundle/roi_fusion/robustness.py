@@ -99,18 +99,18 @@ def run_robustness(
     rows = []
     for name, change in CONDITIONS.items():
         folder = _changed(source, root / "changed" / name.replace(" ", "_").replace("%", "percent"), change)
-        rows.append({"condition": name, **_scores(network, folder, precision)})
+        rows.append({"condition": name, **_scores(network, folder, cases, precision)})
         logger.info("%s", rows[-1])
     for shift, angle in POSES:
         folder = move_ct(source, root / "changed" / f"moved_{shift:g}mm_{angle:g}deg", shift, angle)
         rows.append(
             {
                 "condition": f"CT moved by {shift:g} mm" if shift else f"CT turned by {angle:g}°",
-                **_scores(network, folder, precision),
+                **_scores(network, folder, cases, precision),
             }
         )
         logger.info("%s", rows[-1])
-    content = {"cases": cases, "rows": rows, "versions": versions()}
+    content = {"cases": cases, "precision": precision, "rows": rows, "versions": versions()}
     write_json(root / "robustness.json", content)
     return content
 
@@ -129,12 +129,12 @@ def _changed(source: Path, target: Path, change: _Change) -> Path:
     return target
 
 
-def _scores(network: RoiFusionNet, folder: Path, precision: str = "auto") -> dict[str, Any]:
-    """Means over the cases; a metric that no case has (the bone without a CT) is NaN."""
+def _scores(network: RoiFusionNet, folder: Path, cases: int, precision: str) -> dict[str, Any]:
+    """Means over the first cases; a metric that no case has (the bone without a CT) is NaN."""
     dataset = inference_parser({"dataset_dir": str(folder), "allow_missing": True}).get_parsed_content("dataset")
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=precision)
     metrics = CaseMetrics(threshold=network.threshold, with_baselines=False)
     rows: list[Mapping[str, Any]] = []
-    for item in each_item(dataset):
+    for item in each_item(dataset, cases):
         rows += metrics.measure(item, sample_case(inferer, network, item))
     return {name: mean_of(rows, name) for name in (*FUSION, *LESION)}

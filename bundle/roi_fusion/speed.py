@@ -85,7 +85,7 @@ def _files_to_files(
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise InputError(f"{command[1]}: wanted a measurement, came: {done.stderr.strip().splitlines()[-1]}")
+        raise InputError(f"{command[1]}: wanted a measurement, came: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     logger.info("%s", found)
     return found
@@ -109,7 +109,7 @@ def _against_plain_diffusion(case: Path, checkpoint: str | Path, repeats: int) -
     ours = _fastest(lambda: sample_case(inferer, network, item), repeats)
     peer, image = DiffusionPeer().eval(), torch.as_tensor(item["image"])[None].float()
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        one = _fastest(lambda: peer(image, image[:, :1], torch.tensor([500])), 1)
+        one = _fastest(lambda: peer(image, image[:, :1], torch.tensor([500])), repeats)
     return {"ours_s": ours, "one_pass_s": one, "fifty_steps_s": 50 * one, "ratio": 50 * one / ours}
 
 

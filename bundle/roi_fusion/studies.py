@@ -28,7 +28,7 @@ from .guidance import GuidedDraw, RoiGuidance
 from .inferers import PREDICTION_CHANNELS, SamplingInferer, sample_case
 from .knobs import inference_parser
 from .metrics import entropy_bits, lesion_region
-from .network import RoiFusionNet
+from .network import RoiFusionNet, autocast_for
 from .resume import load_weights
 from .transforms import spacing_of
 
@@ -88,10 +88,13 @@ def _measured(
 def steps(
     network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
 ) -> list[Row]:
-    """Metrics by number of sampling steps, unguided."""
-    counts = (1, 2, 4, 8, 50)
-    inferers = {n: _inferer(None, n, precision=precision) for n in counts}
-    return [_measured(f"{n} steps", items, network, partial(sample_case, inferers[n], network)) for n in counts]
+    """Metrics by number of sampling steps, and guided with few and with many."""
+    rows = []
+    for name, settings, counts in (("", None, (1, 2, 4, 8, 50)), ("guided, ", RoiGuidance(), (4, 50))):
+        for n in counts:
+            predict = partial(sample_case, _inferer(settings, n, precision=precision), network)
+            rows.append(_measured(f"{name}{n} step{'s' if n > 1 else ''}", items, network, predict))
+    return rows
 
 
 def guidance(
@@ -102,8 +105,8 @@ def guidance(
 
     def one_pass(item: Mapping[str, Any]) -> torch.Tensor:
         image = torch.as_tensor(item["image"])[None]
-        with torch.no_grad():
-            out = network(image)
+        with torch.no_grad(), autocast_for(precision, image.device):
+            out = network(image).float()
         probability = network.lesion_probability(out[:, 1:2], out[:, 2:3])
         rest = torch.zeros_like(out[:, :1])
         return torch.cat([out[:, :1], probability, entropy_bits(probability), out[:, 4:5], rest, rest], dim=1)[0]
@@ -121,7 +124,7 @@ def guidance(
         return torch.cat([fused, rest, rest, torch.sigmoid(raw[:, 3:4]), rest, rest], dim=1)[0]
 
     off, logits = _inferer(None, precision=precision), _inferer(RoiGuidance(), precision=precision)
-    full = _inferer(RoiGuidance(mode="full", strength=0.5, num_updates=1), precision=precision)
+    full = _inferer(RoiGuidance(mode="full", num_updates=1), precision=precision)
     rows = [
         _measured("network, 4 steps, no guidance", items, network, partial(sample_case, off, network)),
         _measured("network, 4 steps, guided on the logits", items, network, partial(sample_case, logits, network)),
@@ -197,18 +200,17 @@ def uncertainty(
     """Does the uncertainty find errors, is the probability calibrated, and does the interval hold the volume?"""
     many, single = _inferer(RoiGuidance(), draws=4, precision=precision), _inferer(RoiGuidance(), draws=1, precision=precision)
     threshold, quantile = (float(torch.as_tensor(v)) for v in (network.threshold, network.volume_quantile))
-    pooled: dict[str, list[np.ndarray]] = {"wrong": [], "many": [], "single": []}
+    pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"many": [], "single": []}  # uncertainty, and where it is wrong
     rows, held, widths = [], [], []
     metrics = CaseMetrics(threshold=threshold, with_baselines=False)
     for item in items:
         prediction, alone = sample_case(many, network, item), sample_case(single, network, item)
         probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].numpy()
         label, spacing = np.asarray(item["label"][0]) > 0, spacing_of(item["image"])
-        region = lesion_region(probability > threshold, label, spacing_mm=spacing, margin_mm=10.0)
-        u = PREDICTION_CHANNELS.index("uncertainty")
-        pooled["wrong"].append(((probability > threshold) != label)[region])
-        pooled["many"].append(prediction[u].numpy()[region])
-        pooled["single"].append(alone[u].numpy()[region])
+        for name, found in (("many", prediction), ("single", alone)):
+            mask = found[PREDICTION_CHANNELS.index("lesion_prob")].numpy() > threshold
+            region = lesion_region(mask, label, spacing_mm=spacing, margin_mm=10.0)
+            pooled[name].append((found[PREDICTION_CHANNELS.index("uncertainty")].numpy()[region], (mask != label)[region]))
         rows += metrics.measure(item, prediction)
         voxel_ml = float(np.prod(spacing)) / 1000
         lesion_ml = float((probability > threshold).sum()) * voxel_ml
@@ -216,13 +218,13 @@ def uncertainty(
         if interval is not None:
             held.append(interval[0] <= label.sum() * voxel_ml <= interval[1])
             widths.append(interval[1] - interval[0])
-    wrong = np.concatenate(pooled["wrong"])
+    areas = {name: auroc(*(np.concatenate(parts) for parts in zip(*found))) for name, found in pooled.items()}
     return [
         {
             "name": "4 draws",
             "cases": len(items),
-            "auroc_of_errors": auroc(np.concatenate(pooled["many"]), wrong),
-            "auroc_single_pass": auroc(np.concatenate(pooled["single"]), wrong),
+            "auroc_of_errors": areas["many"],
+            "auroc_single_pass": areas["single"],
             "ece": mean_of(rows, "lesion_ece"),
             "interval_coverage": float(np.mean(held)) if held else float("nan"),
             "interval_width_ml": float(np.median(widths)) if widths else float("nan"),
