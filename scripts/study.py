@@ -7,6 +7,7 @@ from pathlib import Path
 from _cli import main
 from roi_fusion.cases import write_json
 from roi_fusion.errors import InputError
+from roi_fusion.knobs import BUNDLE_ROOT
 from roi_fusion.results import versions
 from roi_fusion.studies import STUDIES, load_study, study_table
 
@@ -40,9 +41,15 @@ def study(
         found = STUDIES[name](network, items, Path(dataset_dir), folder, precision)
         rows += [{**row, "name": f"{Path(file).stem}: {row['name']}"} for row in found] if len(weights) > 1 else found
     path = folder / f"study_{name}.json"
-    write_json(path, {"study": name, "rows": rows, "versions": versions()})
+    names = [_shown(file) for file in weights]
+    write_json(path, {"study": name, "checkpoint": names, "precision": precision, "rows": rows, "versions": versions()})
     print(study_table(rows))
     print(path)
+
+
+def _shown(file: str) -> str:
+    """Name of the weights without the folders of this machine; that of the shipped ones from the repository's root."""
+    return "bundle/models/model.pt" if Path(file).resolve() == BUNDLE_ROOT / "models" / "model.pt" else Path(file).name
 
 
 if __name__ == "__main__":
