@@ -67,6 +67,20 @@ def test_what_a_user_mistypes_is_named(key: str, value: object, sentence: str) -
     assert str(e.value).startswith(sentence)
 
 
+def test_a_knob_of_another_config_is_refused() -> None:
+    """It would be taken and change nothing."""
+    for name, key, sentence in (
+        ("train", "guidance", "guidance: wanted a knob of train, came one of inference"),
+        ("inference", "max_epochs", "max_epochs: wanted a knob of inference, came one of train"),
+        ("train", "run_name", "run_name: wanted a knob of train, came one of tracking"),
+        ("train", "evaluation_dir", "evaluation_dir: wanted a knob of train, came one of evaluate"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            check_config({**config(name), key: None}, STRUCTURE)
+    check_config({**config("train"), "evaluating": [], "evaluation_dir": "x"}, STRUCTURE)
+    check_config({**config("train"), "tracking_uri": "sqlite:///x.db", "run_name": "a"}, STRUCTURE)
+
+
 def test_a_users_own_part_is_accepted_when_it_is_used() -> None:
     own = config("train")
     own["my_loss"] = {"_target_": "torch.nn.L1Loss"}
