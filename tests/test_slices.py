@@ -73,6 +73,13 @@ def test_fused_volumes_become_pictures_by_a_fixed_window(tmp_path: Path) -> None
     np.testing.assert_array_equal(np.asarray(Image.open(written[1])), original)  # -20…490 maps 2·grey - 20 back to grey
     dark = export_slices(tmp_path / "results", tmp_path / "dark", (1000, 2000))
     assert np.asarray(Image.open(dark[0])).max() == 0
+    share = np.full(mri.shape, np.nan, np.float32)
+    share[10:20, 10:20] = 1
+    nib.save(nib.Nifti1Image(share, mri.affine), result / "provenance.nii.gz")
+    shown = np.asarray(Image.open(export_slices(tmp_path / "results", tmp_path / "share", (0, 1), "provenance")[0]))
+    assert sorted(np.unique(shown)) == [0, 255]
+    with pytest.raises(InputError, match=r"nothing\.nii\.gz: wanted a result volume, found no such file"):
+        export_slices(tmp_path / "results", tmp_path / "out", (0, 1), "nothing")
     with pytest.raises(InputError, match="window_mri"):
         export_slices(tmp_path / "results", tmp_path / "out", (5, 5))
     with pytest.raises(InputError, match="found none"):

@@ -164,7 +164,7 @@ def export_slices(
         results_dir: folder of results.
         output_dir: folder of pictures.
         window_mri: MRI units of black and of white.
-        volume: stem of the result volume.
+        volume: stem of the result volume; what is NaN, as the provenance outside the head, becomes black.
 
     Returns:
         The pictures.
@@ -185,7 +185,8 @@ def export_slices(
         if not (folder / f"{volume}.nii.gz").is_file():
             raise InputError(f"{folder / volume}.nii.gz: wanted a result volume, found no such file")
         array = np.asarray(nib.load(folder / f"{volume}.nii.gz").dataobj, dtype=np.float64)  # type: ignore[attr-defined]
-        grey = np.clip(np.round((array - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+        shown = np.where(np.isnan(array), low, array)
+        grey = np.clip(np.round((shown - low) / (high - low) * 255), 0, 255).astype(np.uint8)
         facts = json.loads((folder / "result.json").read_text())
         source = Path(facts["mri"] or facts["ct"]).parent / "slices.json"
         names = json.loads(source.read_text())["pictures"] if source.is_file() else []
