@@ -8,7 +8,7 @@ from roi_fusion.diffusion import Level, make_scheduler
 from roi_fusion.errors import InputError
 from roi_fusion.guidance import GuidedDraw, RoiGuidance
 from roi_fusion.inferers import PREDICTION_CHANNELS, SamplingInferer
-from roi_fusion.intensity import fusion_sources
+from roi_fusion.intensity import compand_hu, fusion_sources
 from roi_fusion.network import RoiFusionNet
 from roi_fusion.ssim import ssim_map
 
@@ -29,6 +29,8 @@ def logits(brain: torch.Tensor, bone: torch.Tensor, gate: float = 0.0) -> torch.
 
 
 LATE = Level(100.0, 0.9, 0.4)
+#: Scale of a CT whose texture stays below 60 HU.
+NO_BLOOD = (0.3, 0.02)
 
 
 def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
@@ -38,7 +40,7 @@ def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
 def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bound(net: RoiFusionNet) -> None:
     image, brain, bone = head()
     raw = logits(brain, bone)
-    draw = GuidedDraw(RoiGuidance(num_updates=8), net, image)
+    draw = GuidedDraw(RoiGuidance(num_updates=8), net, image, ct_scale=NO_BLOOD)
     guided = raw
     for _ in range(3):
         guided = draw.correct(raw, torch.zeros_like(image), LATE, never)
@@ -58,7 +60,7 @@ def test_its_energy_is_the_weighted_regional_ssim(net: RoiFusionNet) -> None:
     image, brain, bone = head(depth=11)  # more slices than a chunk
     raw = logits(brain, bone, gate=4.0)
     mean, std = 0.4, 0.2
-    draw = GuidedDraw(RoiGuidance(alpha=0.7, beta=1.3, num_updates=1), net, image, (mean, std))
+    draw = GuidedDraw(RoiGuidance(alpha=0.7, beta=1.3, num_updates=1), net, image, (mean, std), NO_BLOOD)
     draw.correct(raw, torch.zeros_like(image), LATE, never)
     fused, (mri, ct) = net.compose(image, raw)[:, :1], fusion_sources(image)
     clear, edge = brain.clone(), bone.clone()
@@ -68,6 +70,24 @@ def test_its_energy_is_the_weighted_regional_ssim(net: RoiFusionNet) -> None:
         similarity = ssim_map(fused * std + mean, source * std + mean)
         expected += weight * (1 - float(similarity[roi > 0].mean()))
     assert draw.energies[0][0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    mean, std = 0.49, 0.22
+    image[:, 1][brain[:, 0] > 0] = (compand_hu(torch.tensor(35.0)) - mean) / std
+    image[:, 1, 14:20, 14:22, 1:3] = (compand_hu(torch.tensor(75.0)) - mean) / std
+    draw = GuidedDraw(RoiGuidance(), net, image, ct_scale=(mean, std), spacing_mm=(1.0, 1.0, 3.0))
+    for _ in range(2):
+        guided = draw.correct(logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)
+    gate = torch.sigmoid(guided[0, 3])
+    assert gate[15:19, 15:21, 1:3].max() < 0.1
+    assert gate[10:12, 26:34].min() > 0.6  # brain elsewhere shows the MRI
+    unguided = GuidedDraw(RoiGuidance(), net, image, ct_scale=(mean, std), regional=False)
+    assert torch.equal(
+        unguided.correct(logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)[:, 3],
+        logits(brain, bone, 4.0)[:, 3],
+    )
 
 
 def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet) -> None:
@@ -88,7 +108,8 @@ def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet
 def test_the_users_masks_replace_the_networks(net: RoiFusionNet) -> None:
     image, brain, bone = head()
     raw = logits(bone, brain)  # the network takes one for the other
-    draw = GuidedDraw(RoiGuidance(num_updates=4), net, image, masks={"brain_mask": brain, "bone_mask": bone})
+    masks = {"brain_mask": brain, "bone_mask": bone}
+    draw = GuidedDraw(RoiGuidance(num_updates=4), net, image, ct_scale=NO_BLOOD, masks=masks)
     gate = torch.sigmoid(draw.correct(raw, torch.zeros_like(image), LATE, never)[:, 3:4])
     assert gate[brain > 0].mean() > 0.6 > 0.4 > gate[bone > 0].mean()
     lesion = torch.zeros_like(brain)

@@ -122,7 +122,8 @@ class RandMirrord(Randomizable, Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         if self.R.random() >= self.prob:
             return dict(data)
-        return Flipd(self.keys, left_right_axis(data[self.keys[0]]))(dict(data))
+        first: Any = data[self.keys[0]]
+        return Flipd(self.keys, left_right_axis(first.affine))(dict(data))
 
 
 def rigid_resample(

@@ -20,9 +20,10 @@ from scipy.ndimage import distance_transform_edt
 
 from .diffusion import Level, beside, brain_region
 from .errors import InputError
-from .intensity import TYPICAL_SCALES, fusion_sources
+from .intensity import TYPICAL_SCALES, expand_hu, fusion_sources
 from .metrics import entropy_bits
 from .network import RoiFusionNet
+from .roi_masks import hyperdense_mask
 from .ssim import FixedReferenceSsim
 
 __all__ = ["MASK_NAMES", "MODES", "SCHEDULES", "GuidedDraw", "RoiGuidance"]
@@ -90,7 +91,8 @@ class GuidedDraw:
         settings: of the guidance.
         network: gives composition, temperature and threshold.
         image: normalised MRI and CT, ``[1, 2, X, Y, Z]``.
-        mri_scale: mean and deviation that take normalised units to the MRI's scaled units.
+        mri_scale, ct_scale: mean and deviation that take normalised units to the scaled units of the MRI and of the CT.
+        spacing_mm: of the voxels.
         masks: 0/1 ``[1, 1, X, Y, Z]`` by the names of :data:`MASK_NAMES`; they replace the network's own.
         regional: whether to move the fused image, or the lesion alone.
         half_time: t below which the lesion is guided by the head's own prediction at that moment.
@@ -101,6 +103,8 @@ class GuidedDraw:
     network: RoiFusionNet
     image: torch.Tensor
     mri_scale: tuple[float, float] = TYPICAL_SCALES["mri"]
+    ct_scale: tuple[float, float] = TYPICAL_SCALES["ct"]
+    spacing_mm: tuple[float, ...] = (1.0, 1.0, 5.0)
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     regional: bool = True
     half_time: float = 500.0
@@ -150,8 +154,8 @@ class GuidedDraw:
         inside = (self.image != 0).any(dim=1, keepdim=True).float()
         brain, bone = (self._region(name, raw[:, k : k + 1], inside) for k, name in ((1, "brain_mask"), (2, "bone_mask")))
         gate = raw[:, _GATE : _GATE + 1]
-        # Blood and calcium: inside the brain the network took the CT, by three quarters or more.
-        dense = brain * torch.sigmoid(-_STEEP * (gate + 1))
+        # Blood and calcium: where the CT's own numbers say so, and where the network took the CT by three quarters or more.
+        dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (gate + 1)), self._hyperdense(brain))
         from_ct = self._from_ct = torch.maximum(bone, dense)
         self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
         self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
@@ -169,6 +173,15 @@ class GuidedDraw:
             _SliceEnergy(sources[..., k : k + self.chunk], weights[..., k : k + self.chunk], self.mri_scale)
             for k in range(0, depth, self.chunk)
         ]
+
+    def _hyperdense(self, brain: torch.Tensor) -> torch.Tensor:
+        """0/1 by the one definition that the evaluation has too, inside the brain that guides. A gate alone is not enough: what
+        is so small and rare in training hardly shows in the loss."""
+        mean, std = self.ct_scale
+        ct = self.image[0, 1].cpu()
+        hu = expand_hu(ct * std + mean) * (ct != 0)
+        found = hyperdense_mask(hu.numpy(), brain[0, 0].cpu().numpy() > 0.5, self.spacing_mm)
+        return torch.as_tensor(found, device=brain.device)[None, None].float()
 
     def _region(self, name: str, logit: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """The user's mask, else the network's own region, 0…1."""

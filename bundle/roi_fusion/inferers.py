@@ -28,6 +28,10 @@ __all__ = ["PREDICTION_CHANNELS", "SamplingInferer", "sample_case"]
 PREDICTION_CHANNELS = ("fused", "lesion_prob", "uncertainty", "provenance", "residual", "lesion_std")
 
 
+#: What a plain tensor is taken for: axial slices 5 mm apart.
+_AXIAL = torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0]))
+
+
 class SamplingInferer(Inferer):
     """Sample [F, S] by few deterministic steps and return the channels of :data:`PREDICTION_CHANNELS`.
 
@@ -96,19 +100,26 @@ class SamplingInferer(Inferer):
         self.volume_quantile.copy_(torch.as_tensor(net.volume_quantile))
         plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
         scale, masks = kwargs.get("intensity") or {}, kwargs.get("masks") or {}
+        affines = torch.as_tensor(inputs.affine).reshape(-1, 4, 4) if isinstance(inputs, MetaTensor) else _AXIAL[None]
         self.reports, results = [], []
         with torch.no_grad():
             for i in range(len(plain)):
-                mri_scale = (float(scale["mri_mean"][i]), float(scale["mri_std"][i])) if scale else TYPICAL_SCALES["mri"]
+                scales = (
+                    {v: (float(scale[f"{v}_mean"][i]), float(scale[f"{v}_std"][i])) for v in TYPICAL_SCALES} if scale else {}
+                )
                 own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
-                results.append(self._one(plain[i : i + 1], net, mri_scale, own_masks, 2 + left_right_axis(inputs)))
+                results.append(
+                    self._one(plain[i : i + 1], net, {**TYPICAL_SCALES, **scales}, own_masks, affines[min(i, len(affines) - 1)])
+                )
         out = torch.cat(results)
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
     def _one(
-        self, image: torch.Tensor, net: RoiFusionNet, mri_scale: tuple[float, float], masks: Mapping[str, torch.Tensor],
-        mirror_axis: int,
+        self, image: torch.Tensor, net: RoiFusionNet, scales: Mapping[str, tuple[float, float]],
+        masks: Mapping[str, torch.Tensor], affine: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
+        mirror_axis = 2 + left_right_axis(affine)
+        spacing_mm = tuple(float(s) for s in affine[:3, :3].norm(dim=0))
         generator = torch.Generator().manual_seed(self.seed)
         probabilities, logits = [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
@@ -119,7 +130,9 @@ class SamplingInferer(Inferer):
                 decoders[mirrored] = self._decoder(view, net)
             noise = torch.randn(image.shape, generator=generator).to(image)
             seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
-            guided = GuidedDraw(self.guidance, net, view, mri_scale, seen, regional=draw == 0, half_time=self.half_time)
+            guided = GuidedDraw(
+                self.guidance, net, view, scales["mri"], scales["ct"], spacing_mm, seen, draw == 0, self.half_time
+            )
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
             probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])
             probabilities.append(probability.flip(mirror_axis) if mirrored else probability)

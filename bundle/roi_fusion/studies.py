@@ -115,7 +115,7 @@ def guidance(
         image = torch.as_tensor(item["image"])[None]
         masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
         scale = (float(item["intensity"]["mri_mean"]), float(item["intensity"]["mri_std"]))
-        draw = GuidedDraw(RoiGuidance(num_updates=updates, gamma=0), network, image, scale, masks)
+        draw = GuidedDraw(RoiGuidance(num_updates=updates, gamma=0), network, image, scale, masks=masks)
         level = _inferer(None, precision=precision).levels[-1]
         with torch.no_grad():
             raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)

@@ -53,12 +53,9 @@ def file_of(volume: Any, fallback: str = "volume") -> str:
     return str(getattr(volume, "meta", {}).get("filename_or_obj", fallback))
 
 
-def left_right_axis(volumes: Any) -> int:
-    """Which spatial axis of ``[..., X, Y, Z]`` runs between the patient's left and right most nearly; 0 without an affine."""
-    affine = getattr(volumes, "affine", None)
-    if affine is None:
-        return 0
-    directions = torch.as_tensor(affine).double().reshape(-1, 4, 4)[0, :3, :3]
+def left_right_axis(affine: torch.Tensor) -> int:
+    """Which array axis of an affine ``[4, 4]`` runs between the patient's left and right most nearly."""
+    directions = torch.as_tensor(affine).double()[:3, :3]
     return int((directions[0].abs() / directions.norm(dim=0).clamp(min=1e-12)).argmax())
 
 
