@@ -61,7 +61,7 @@ class RoiGuidance:
 
     mode: str = "logits"
     alpha: float = 2.0
-    beta: float = 1.5
+    beta: float = 0.7
     gamma: float = 0.06
     strength: float = 1.0
     schedule: str = "constant"
