@@ -82,6 +82,12 @@ def test_ablations_want_the_training_of_ours_first(small_dataset: Path, tmp_path
         run_quality(replace(_options(tmp_path), networks=("no_gate",)), ["train"])
 
 
+def test_missing_weights_are_named_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.pt: wanted"):
+        run_quality(replace(_options(tmp_path), checkpoint=str(tmp_path / "none.pt")))
+    assert not list(tmp_path.iterdir())
+
+
 def test_paired_tests_are_scipys() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.8, 0.1, 12), rng.normal(0.6, 0.1, 12)

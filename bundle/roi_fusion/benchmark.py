@@ -34,7 +34,7 @@ from .knobs import inference_parser
 from .lesions import PackedLesions
 from .metrics import LesionMetrics
 from .network import RoiFusionNet
-from .package import sha256_of
+from .package import check_weights
 from .peers import (
     PATCH_SIZE,
     SEGMENTERS,
@@ -168,7 +168,7 @@ def _begin_or_continue(options: QualityOptions, root: Path) -> None:
     """Note in ``run.json`` what the folder's numbers hold for, and refuse to mix others with them."""
     fixed = ("train_cases", "minutes", "search_minutes", "ablation_minutes", "learning_rates", "precision")
     wanted = {name: getattr(options, name) for name in fixed}
-    wanted = json.loads(json.dumps({"checkpoint": sha256_of(options.checkpoint), **wanted}))
+    wanted = json.loads(json.dumps({"checkpoint": check_weights(options.checkpoint), **wanted}))
     file = root / "run.json"
     if not file.is_file():
         write_json(file, wanted)
