@@ -3,7 +3,8 @@
 """The benchmark: quality, speed and robustness, as JSON and as docs/benchmarks.md."""
 
 from _cli import main
-from roi_fusion.benchmark import NETWORKS, STAGES, QualityOptions, run_quality
+from roi_fusion.benchmark import STAGES, QualityOptions, run_quality
+from roi_fusion.benchmark_networks import NETWORKS
 from roi_fusion.errors import InputError
 from roi_fusion.knobs import BUNDLE_ROOT
 from roi_fusion.robustness import run_robustness

@@ -6,7 +6,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from roi_fusion.augment import ContrastFactsd, RandMirrord, RandMissingModalityd, RandRegistrationJitterd, rigid_resample
+from roi_fusion.augment import (
+    ContrastFactsd,
+    RandCoilBiasd,
+    RandMirrord,
+    RandMissingModalityd,
+    RandRegistrationJitterd,
+    rigid_resample,
+)
 from roi_fusion.errors import InputError
 from roi_fusion.network import RoiFusionNet
 
@@ -158,3 +165,43 @@ def test_a_head_is_mirrored_left_to_right_whatever_its_slices_are() -> None:
         assert torch.equal(same["image"], volumes["image"])
     with pytest.raises(InputError, match="mirror: wanted a share from 0 to 1"):
         RandMirrord(("image",), prob=2.0)
+
+
+def test_a_coil_bias_is_a_smooth_gain_of_the_signal() -> None:
+    """On a chessboard of signals 0.8 and 0.4, what a gain does to neighbours tells it from an offset: v = 2·(v - v') - mean."""
+    data = sample()
+    inside = data["head"].as_tensor() > 0
+    x, y, z = np.indices(inside.shape[1:])
+    bright = torch.from_numpy((x + y + z) % 2 == 0)[None]
+    signal = torch.where(bright, 0.8, 0.4)
+    mean, std = float(signal[inside].mean()), float(signal[inside].std(unbiased=False))
+    data["image"] = MetaTensor((signal - mean) / std * inside, affine=data["ct"].affine)
+    data["intensity"] = {**data["intensity"], "mri_mean": mean + 0.05, "mri_std": std, "lower": 0.05}
+    bias = RandCoilBiasd(prob=1.0, coefficient=0.2)
+    bias.set_random_state(3)
+    out = bias(data)
+    values = out["image"].as_tensor()
+    assert float(values[inside].mean()) == pytest.approx(0, abs=1e-5)
+    assert float(values[inside].std(unbiased=False)) == pytest.approx(1, abs=1e-5)
+    assert bool((values[~inside] == 0).all())
+    assert torch.equal(out["ct"], data["ct"])
+    around = (values[:, 1:-1, :-2] + values[:, 1:-1, 2:] + values[:, :-2, 1:-1] + values[:, 2:, 1:-1]) / 4
+    centre, judged = values[:, 1:-1, 1:-1], bright[:, 1:-1, 1:-1] & inside[:, 1:-1, 1:-1]
+    judged &= inside[:, 1:-1, :-2] & inside[:, 1:-1, 2:] & inside[:, :-2, 1:-1] & inside[:, 2:, 1:-1]
+    slope, _ = np.polyfit((centre - around)[judged].numpy(), centre[judged].numpy(), 1)
+    assert slope == pytest.approx(2.0, abs=0.1)
+    assert float(centre[judged].std()) > 0.1
+
+
+def test_a_coil_bias_repeats_by_its_seed_and_leaves_a_missing_mri_alone() -> None:
+    data = sample()
+    data["intensity"] = {**data["intensity"], "mri_mean": 0.45, "mri_std": 0.2}
+    first, second = RandCoilBiasd(prob=1.0), RandCoilBiasd(prob=1.0)
+    for bias in (first, second):
+        bias.set_random_state(5)
+    assert torch.equal(first(data)["image"], second(data)["image"])
+    assert torch.equal(RandCoilBiasd(prob=0.0)(data)["image"], data["image"])
+    missing = {**data, "image": data["image"] * 0}
+    assert not bool(first(missing)["image"].any())
+    with pytest.raises(InputError, match=r"came 2\.0, 0\.2"):
+        RandCoilBiasd(prob=2.0)

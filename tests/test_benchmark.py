@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 import roi_fusion.benchmark as benchmark
+import roi_fusion.benchmark_networks as benchmark_networks
 from conftest import BUNDLE, ROOT
 from roi_fusion.benchmark import QualityOptions, compare, run_quality
 from roi_fusion.benchmark_report import benchmark_document, eval_metrics, model_card_parts
@@ -24,10 +25,10 @@ WEIGHTS = str(BUNDLE / "models" / "model.pt")
 @pytest.fixture(scope="module")
 def finished(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("benchmark")
-    for name in ("train_cases", "test_cases"):
+    for name in ("train_cases", "registered_cases", "test_cases"):
         shutil.copytree(small_dataset, root / name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "PATCH_SIZE", (32, 32, 8))
+        patch.setattr(benchmark_networks, "PATCH_SIZE", (32, 32, 8))
         patch.setattr(benchmark, "_CROP", (32, 32, 8))
         run_quality(_options(root))
     return root
@@ -46,7 +47,7 @@ def test_every_method_is_measured_and_the_reference_is_not_scored_as_a_predictio
     methods = quality["methods"]
     assert {"ROI Fusion", "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "segresnet", "dynunet",
             "ours", "ours, unguided", "ours, short, unguided", "short, no gate", "short, lesion head on the MRI alone",
-            "short, no regional losses", "short, no registration jitter",
+            "short, no regional losses", "short, on registered pairs", "short, on registered pairs, no jitter",
             "plain diffusion, 50 steps",
             "ours, short on the same crops", "ROI Fusion, first 2 cases"} <= set(methods)  # fmt: skip
     assert methods["ROI Fusion"]["cases"] == 3
@@ -65,7 +66,7 @@ def test_what_is_done_is_not_done_again(finished: Path, monkeypatch: pytest.Monk
     def never(*_: object, **__: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(benchmark, "train_peer", never)
+    monkeypatch.setattr(benchmark_networks, "train_peer", never)
     monkeypatch.setattr(benchmark, "sample_case", never)
     before = json.loads((finished / "quality.json").read_text())
     assert json.loads(json.dumps(run_quality(_options(finished)), allow_nan=True))["methods"] == before["methods"]

@@ -72,11 +72,14 @@ def test_its_energy_is_the_weighted_regional_ssim(net: RoiFusionNet) -> None:
     assert draw.energies[0][0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: RoiFusionNet) -> None:
+@pytest.mark.parametrize("hole", [False, True])
+def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: RoiFusionNet, hole: bool) -> None:
     image, brain, bone = head()
     mean, std = 0.49, 0.22
     image[:, 1][brain[:, 0] > 0] = (compand_hu(torch.tensor(35.0)) - mean) / std
     image[:, 1, 14:20, 14:22, 1:3] = (compand_hu(torch.tensor(75.0)) - mean) / std
+    if hole:  # as the brain head leaves one over a dense choroid plexus
+        brain[:, :, 13:21, 13:23, 1:3] = 0
     draw = GuidedDraw(RoiGuidance(), net, image, ct_scale=(mean, std), spacing_mm=(1.0, 1.0, 3.0))
     for _ in range(2):
         guided = draw.correct(logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)

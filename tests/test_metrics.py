@@ -19,6 +19,7 @@ from roi_fusion.metrics import (
     baselines,
     brier_score,
     expected_calibration_error,
+    hyperdense_shown,
     lesion_metrics,
     lesion_region,
     regional_psnr,
@@ -224,14 +225,31 @@ def test_fusion_metrics_average_what_exists() -> None:
     brain[:, 4:14, 4:14] = 1
     intensity = IntensityMap(0, 1, 0.5, 0.2, 0.4, 0.2)
     metric = FusionMetrics()
-    row = metric(image[:1], image, brain=brain, bone=bone, intensity=intensity)
+    dense = torch.zeros_like(bone)
+    row = metric(image[:1], image, brain=brain, bone=bone, dense=dense, intensity=intensity)
     assert row["brain_ssim"] == pytest.approx(1.0)
     assert math.isnan(row["bone_ssim"])
     bone[:, 16:20, 16:20] = 1
-    metric(brighten_bone(image[1:]), image, brain=brain, bone=bone, intensity=intensity)
+    dense[:, 6:8, 6:10] = 1
+    assert math.isnan(row["hyperdense_shown"])
+    assert (
+        metric(brighten_bone(image[1:]), image, brain=brain, bone=bone, dense=dense, intensity=intensity)["hyperdense_shown"]
+        == 1
+    )
     means = metric.aggregate()
     assert means["bone_ssim"] == pytest.approx(1.0)  # of the one case that has bone
     assert means["brain_ssim"] < 1
+
+
+def test_blood_and_calcium_are_shown_where_the_fused_volume_is_nearer_to_the_ct() -> None:
+    mri, ct, dense = torch.full((1, 1, 6, 6, 2), 1.0), torch.full((1, 1, 6, 6, 2), 3.0), torch.zeros(1, 1, 6, 6, 2)
+    dense[..., :4, :, :] = 1
+    fused = mri.clone()
+    fused[..., :3, :, :] = 2.5  # three of four rows
+    assert float(hyperdense_shown(fused, mri, ct, dense)) == pytest.approx(0.75)
+    assert float(hyperdense_shown(mri, mri, ct, dense)) == 0
+    assert float(hyperdense_shown((mri + ct) / 2, mri, ct, dense)) == 0  # half is not shown
+    assert math.isnan(hyperdense_shown(fused, mri, ct, torch.zeros_like(dense)))
 
 
 def test_lesion_metrics_of_cases_with_different_spacing() -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import Flipd, Randomizable, Transform, create_rotate
+from monai.transforms import Flipd, RandBiasField, Randomizable, Transform, create_rotate
 from monai.utils import convert_to_tensor
 
 from .errors import InputError
 from .network import CT_CLASSES, contrast_facts
 from .transforms import left_right_axis
 
-__all__ = ["ContrastFactsd", "RandMirrord", "RandMissingModalityd", "RandRegistrationJitterd"]
+__all__ = ["ContrastFactsd", "RandCoilBiasd", "RandMirrord", "RandMissingModalityd", "RandRegistrationJitterd"]
 
 
 class ContrastFactsd(Transform):
@@ -28,6 +28,42 @@ class ContrastFactsd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         both = torch.cat([convert_to_tensor(data[k], track_meta=False) for k in ("image", "ct")])
         return {**data, "contrast_facts": contrast_facts(both[None], torch.tensor(CT_CLASSES))[0]}
+
+
+class RandCoilBiasd(Randomizable, Transform):
+    """A smooth gain over the MRI, as the coils of a scanner have it (Van Leemput et al. 1999, MONAI's ``RandBiasField``).
+
+    A gain multiplies the signal, but a normalised MRI has its zero at the head's mean: it goes to scaled units and back, and is
+    normalised again, as the case would be with that gain in its file.
+
+    Args:
+        prob: share of samples.
+        coefficient: largest weight of a Legendre polynomial of degree 3 in the logarithm of the gain; 0.2 gives about ±20 %
+            as a standard deviation over the head.
+    """
+
+    def __init__(self, prob: float = 0.4, coefficient: float = 0.2) -> None:
+        if not 0 <= prob <= 1 or not coefficient >= 0:
+            raise InputError(f"coil bias: wanted 0 ≤ prob ≤ 1 and a coefficient of 0 or more, came {prob}, {coefficient}")
+        self.prob, self.field = prob, RandBiasField(3, (-coefficient, coefficient), prob=1.0)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandCoilBiasd:
+        super().set_random_state(seed, state)
+        self.field.set_random_state(state=self.R)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        image, scale = torch.as_tensor(d["image"]).float(), d["intensity"]
+        inside = image != 0
+        if self.R.random() >= self.prob or not bool(inside.any()):
+            return d
+        signal = image * float(scale["mri_std"]) + float(scale["mri_mean"]) - float(scale["lower"])
+        signal = torch.as_tensor(self.field(signal))[inside]
+        biased = torch.zeros_like(image)
+        biased[inside] = (signal - signal.mean()) / signal.std(unbiased=False).clamp(min=1e-6)
+        d["image"] = _refill(d["image"], biased)
+        return d
 
 
 class RandRegistrationJitterd(Randomizable, Transform):

@@ -7,7 +7,6 @@ Everything is kept as it is made, one file per case and method, so that an inter
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import DataLoader, Dataset
-from monai.transforms import Compose
 from scipy import stats
 from tqdm import tqdm
 
 from . import nnunet
-from .cases import CaseDataset, collate_cases, each_item, load_datalist, write_json
+from .benchmark_networks import ABLATIONS, DIFFUSION, NETWORKS, OURS, label_of, train_networks, trained_network
+from .cases import each_item, load_datalist, write_json
 from .diffusion import make_scheduler
 from .errors import InputError
 from .evaluation import CaseMetrics, measure_fused, summarise
@@ -35,55 +33,20 @@ from .lesions import PackedLesions
 from .metrics import LesionMetrics
 from .network import RoiFusionNet
 from .package import check_weights
-from .peers import (
-    PATCH_SIZE,
-    SEGMENTERS,
-    DiffusionPeer,
-    MriLesionNet,
-    UngatedNet,
-    laplacian_pyramid_fusion,
-    make_segmenter,
-    segment,
-    train_peer,
-    training_parts,
-)
+from .peers import SEGMENTERS, laplacian_pyramid_fusion, segment
 from .phantoms import PhantomConfig, make_phantoms
 from .results import versions
 from .resume import load_weights
 from .transforms import spacing_of
 
-__all__ = ["STAGES", "QualityOptions", "compare", "crop_loader", "run_quality"]
+__all__ = ["FUSION", "LESION", "STAGES", "QualityOptions", "compare", "run_quality"]
 
-logger = logging.getLogger(__name__)
-
-FUSION = ("brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio")
+FUSION = ("brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio", "hyperdense_shown")
 LESION = ("lesion_dice", "lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1", "lesion_ece")
 #: The compared trainings; our weights and the rules; the trained networks; the plain diffusion.
 STAGES = ("train", "shipped", "peers", "diffusion")
 #: Voxels of the crops for the plain diffusion.
 _CROP = (96, 96, 8)
-#: The compared training of ours, and shorter ones, whole and with one part changed, as entries of ``train.json``.
-OURS = "ours"
-ABLATIONS: dict[str, dict[str, Any]] = {
-    "short": {},
-    "no_regional_losses": {"alpha": 0.0, "beta": 0.0},
-    "no_registration_jitter": {"jitter_mm": 0.0, "jitter_degrees": 0.0},
-    "no_gate": {
-        "network_def::_target_": "roi_fusion.peers.UngatedNet",
-        "loss::_target_": "roi_fusion.peers.UngatedLoss",
-    },
-    "mri_lesion_head": {"network_def::_target_": "roi_fusion.peers.MriLesionNet"},
-}
-#: Networks of ablations that are not ours with other knobs.
-_CLASSES: dict[str, type[RoiFusionNet]] = {"no_gate": UngatedNet, "mri_lesion_head": MriLesionNet}
-#: What the ablations are called in tables.
-LABELS = {
-    "short": "ours, short", "no_regional_losses": "short, no regional losses",
-    "no_registration_jitter": "short, no registration jitter", "no_gate": "short, no gate",
-    "mri_lesion_head": "short, lesion head on the MRI alone",
-}  # fmt: skip
-#: Everything that is trained.
-NETWORKS = (*SEGMENTERS, OURS, *ABLATIONS, "diffusion")
 
 
 @dataclass(frozen=True)
@@ -152,9 +115,9 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
     root = Path(options.output_dir)
     root.mkdir(parents=True, exist_ok=True)
     _begin_or_continue(options, root)
-    train_dir, test_dir = _data(options, root)
     if "train" in stages:
-        _train_all(options, root, train_dir)
+        _train(options, root)
+    test_dir = _phantoms(options, root / "test_cases", options.cases, 2.0, "800:900", 2026)
     if "shipped" in stages:
         _measure_shipped(options, root, test_dir)
     if "peers" in stages:
@@ -179,73 +142,23 @@ def _begin_or_continue(options: QualityOptions, root: Path) -> None:
             raise InputError(f"{file}: wanted {name} {held.get(name)} as before, came {value}; take another output_dir")
 
 
-def _data(options: QualityOptions, root: Path) -> tuple[Path, Path]:
-    """Both data sets, made where they are missing."""
-    folders = root / "train_cases", root / "test_cases"
-    sets = (
-        (folders[0], options.train_cases, PhantomConfig(misregistration_mm=2.0), "0:700", 70),
-        (folders[1], options.cases, PhantomConfig(misregistration_mm=2.0), "800:900", 2026),
-    )
-    for folder, count, config, ids, seed in sets:
-        if sum(1 for _ in folder.glob("*/bone_mask.nii.gz")) < count:
-            lesions = PackedLesions(options.lesions, ids)
-            make_phantoms(folder, count, config, lesions=lesions, seed=seed, num_workers=options.num_workers)
-    return folders
+def _phantoms(options: QualityOptions, folder: Path, count: int, misregistration_mm: float, ids: str, seed: int) -> Path:
+    """A data set, made where it is missing."""
+    if sum(1 for _ in folder.glob("*/bone_mask.nii.gz")) < count:
+        config, lesions = PhantomConfig(misregistration_mm=misregistration_mm), PackedLesions(options.lesions, ids)
+        make_phantoms(folder, count, config, lesions=lesions, seed=seed, num_workers=options.num_workers)
+    return folder
 
 
-def _train_all(options: QualityOptions, root: Path, train_dir: Path) -> None:
-    """The trainings that are not there yet: three short ones choose a learning rate, a long one is kept."""
-    folder = root / "peers"
-    wanted = [name for name in options.networks if not (folder / f"{name}.pt").is_file()]
-    if not wanted:
-        return
-    folder.mkdir(exist_ok=True)
-    listing = load_datalist(train_dir)[: options.train_cases]
-    common = {"patch_size": list(PATCH_SIZE), "preset": "stroke", "precision": "bf16"}
-    parser = training_parts(train_dir, **common)
-    dataset = CaseDataset(listing, parser.get_parsed_content("preprocessing", instantiate=True), num_workers=2)
-    for name in wanted:
-        parts = training_parts(train_dir, **common, **ABLATIONS.get(name, {}))
-        loader = crop_loader(parts, dataset)
-        kind = name if name in (*SEGMENTERS, "diffusion") else "roi_fusion"
-        if name in (*SEGMENTERS, OURS):
-            search = [train_peer(kind, parts, loader, options.search_minutes, rate).facts() for rate in options.learning_rates]
-            rate = min(search, key=lambda f: f["loss"] if math.isfinite(f["loss"]) else math.inf)["learning_rate"]
-            minutes = options.minutes
-        else:
-            search, rate, minutes = [], _rate_of_ours(folder), options.ablation_minutes
-        trained = train_peer(kind, parts, loader, minutes, rate)
-        logger.info("%s at %g: %d steps in %.1f minutes, loss %.4f", name, rate, trained.steps, trained.minutes, trained.loss)
-        torch.save(trained.network.state_dict(), folder / f"{name}.pt")
-        write_json(folder / f"{name}.json", {**trained.facts(), "search": search})
-
-
-def _rate_of_ours(folder: Path) -> float:
-    facts = folder / f"{OURS}.json"
-    if not facts.is_file():
-        raise InputError(f"{facts}: wanted the training of ours, whose learning rate the ablations take; train {OURS!r} first")
-    return float(json.loads(facts.read_text())["learning_rate"])
-
-
-def crop_loader(parts: Any, dataset: CaseDataset) -> Any:
-    """A loader of training crops: the cached cases through this configuration's own augmentation."""
-    augment = Compose([*parts.get_parsed_content("augmentation"), *parts.get_parsed_content("concatenation")])
-    return DataLoader(
-        Dataset(_Cached(dataset), augment), batch_size=2, shuffle=True, drop_last=True, collate_fn=collate_cases, num_workers=0
-    )
-
-
-class _Cached(Sequence):
-    """Cases of a cached data set without transforms of their own."""
-
-    def __init__(self, dataset: CaseDataset) -> None:
-        self.items = [dataset[i] for i in range(len(dataset))]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, i: Any) -> Any:
-        return dict(self.items[i])
+def _train(options: QualityOptions, root: Path) -> None:
+    data = {False: _phantoms(options, root / "train_cases", options.train_cases, 2.0, "0:700", 70)}
+    if any(name in ABLATIONS and ABLATIONS[name].registered for name in options.networks):
+        data[True] = _phantoms(options, root / "registered_cases", options.train_cases, 0.0, "0:700", 70)
+    train_networks(
+        options.networks, root / "peers", data,
+        cases=options.train_cases, minutes=options.minutes, search_minutes=options.search_minutes,
+        ablation_minutes=options.ablation_minutes, learning_rates=options.learning_rates,
+    )  # fmt: skip
 
 
 def _each(root: Path, method: str, test_dir: Path, count: int, measure: Callable[[Any], list[dict[str, Any]]]) -> None:
@@ -283,7 +196,7 @@ def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> Non
 
 def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
     for name in (n for n in SEGMENTERS if n in options.networks):
-        network = load_weights(make_segmenter(name), root / "peers" / f"{name}.pt").eval()
+        network = trained_network(root / "peers", name)
 
         def measure(item: Any, network: Any = network, name: str = name) -> list[dict[str, Any]]:
             start = time.perf_counter()
@@ -294,9 +207,8 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
 
         _each(root, name, test_dir, options.peer_cases, measure)
     for name in (n for n in (OURS, *ABLATIONS) if n in options.networks):
-        own: Any = load_weights(_CLASSES.get(name, RoiFusionNet)(), root / "peers" / f"{name}.pt").eval()
+        own, label = trained_network(root / "peers", name), label_of(name)
         # Without a gate there is nothing that guidance on the logits could move: all ablations are measured without it.
-        label = LABELS.get(name, name)
         modes = {f"{label}, unguided" if name in (OURS, "short") else label: RoiGuidance(mode="off")}
         if name == OURS:
             modes[label] = RoiGuidance()
@@ -315,10 +227,10 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
 
 def _measure_diffusion(options: QualityOptions, root: Path, test_dir: Path) -> None:
     """The plain baseline on crops in the middle of the head: a whole case takes it some 20 minutes on two cores."""
-    peer: Any = load_weights(DiffusionPeer(), root / "peers" / "diffusion.pt").eval()
-    own = {
-        f"{label} on the same crops": load_weights(RoiFusionNet(), file).eval()
-        for label, file in ((LABELS["short"], root / "peers" / "short.pt"), ("ROI Fusion", options.checkpoint))
+    peer = trained_network(root / "peers", DIFFUSION)
+    own: dict[str, Any] = {
+        f"{label_of('short')} on the same crops": trained_network(root / "peers", "short"),
+        "ROI Fusion on the same crops": load_weights(RoiFusionNet(), options.checkpoint).eval(),
     }
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=options.precision)
 

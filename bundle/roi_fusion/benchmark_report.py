@@ -10,14 +10,16 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from .benchmark import FUSION, LABELS, LESION
+from .benchmark import FUSION, LESION
+from .benchmark_networks import label_of
 from .studies import study_table
 
 __all__ = ["benchmark_document", "eval_metrics", "model_card_parts", "quality_table", "robustness_table"]
 
 _LABELS = {
     "brain_ssim": "brain SSIM", "bone_ssim": "bone SSIM", "brain_ssim_context": "brain SSIM, context",
-    "bone_ssim_context": "bone SSIM, context", "seam_ratio": "seam ratio", "lesion_dice": "lesion Dice",
+    "bone_ssim_context": "bone SSIM, context", "seam_ratio": "seam ratio",
+    "hyperdense_shown": "blood, calcium shown", "lesion_dice": "lesion Dice",
     "lesion_nsd_2mm": "NSD 2 mm", "lesion_hd95_mm": "HD95 mm", "lesion_f1": "lesion F1", "lesion_ece": "ECE",
 }  # fmt: skip
 _STUDIES = {
@@ -73,7 +75,7 @@ def _tests_table(tests: Sequence[Mapping[str, Any]]) -> str:
 def _trainings_table(trainings: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
-            LABELS.get(name, name),
+            label_of(name),
             f"{t['parameters'] / 1e6:.1f} M",
             f"{t['learning_rate']:g}",
             str(t["steps"]),

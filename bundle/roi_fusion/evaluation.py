@@ -173,7 +173,13 @@ def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
     common = {
         "case": str(item["case"]), "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown",
     }  # fmt: skip
-    return common, image, {"brain": region, "bone": bone, "intensity": IntensityMap.from_case(item["intensity"])}
+    if item.get("missing") == "mri":  # all of the head is to come from the CT then, not blood and calcium
+        dense = torch.zeros_like(dense)
+    return (
+        common,
+        image,
+        {"brain": region, "bone": bone, "dense": dense, "intensity": IntensityMap.from_case(item["intensity"])},
+    )
 
 
 def measure_fused(item: Mapping[str, Any], method: str, fused: torch.Tensor) -> dict[str, Any]:

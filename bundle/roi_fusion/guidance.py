@@ -23,7 +23,7 @@ from .errors import InputError
 from .intensity import TYPICAL_SCALES, expand_hu, fusion_sources
 from .metrics import entropy_bits
 from .network import RoiFusionNet
-from .roi_masks import hyperdense_mask
+from .roi_masks import fill_slices, hyperdense_mask
 from .ssim import FixedReferenceSsim
 
 __all__ = ["MASK_NAMES", "MODES", "SCHEDULES", "GuidedDraw", "RoiGuidance"]
@@ -175,12 +175,12 @@ class GuidedDraw:
         ]
 
     def _hyperdense(self, brain: torch.Tensor) -> torch.Tensor:
-        """0/1 by the one definition that the evaluation has too, inside the brain that guides. A gate alone is not enough: what
-        is so small and rare in training hardly shows in the loss."""
+        """0/1 by the one definition that the evaluation has too, inside the brain that guides, its holes filled: the head may
+        take calcium for bone. A gate alone is not enough: what is so small and rare in training hardly shows in the loss."""
         mean, std = self.ct_scale
         ct = self.image[0, 1].cpu()
         hu = expand_hu(ct * std + mean) * (ct != 0)
-        found = hyperdense_mask(hu.numpy(), brain[0, 0].cpu().numpy() > 0.5, self.spacing_mm)
+        found = hyperdense_mask(hu.numpy(), fill_slices(brain[0, 0].cpu().numpy() > 0.5), self.spacing_mm)
         return torch.as_tensor(found, device=brain.device)[None, None].float()
 
     def _region(self, name: str, logit: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

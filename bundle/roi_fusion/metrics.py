@@ -27,6 +27,7 @@ __all__ = [
     "brier_score",
     "entropy_bits",
     "expected_calibration_error",
+    "hyperdense_shown",
     "lesion_metrics",
     "lesion_region",
     "regional_psnr",
@@ -140,6 +141,24 @@ def seam_ratio(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, roi: to
             last |= change
     sources = torch.maximum(gradient(mri), gradient(ct))
     return _mean_over(gradient(fused), border) / _mean_over(sources, border)
+
+
+def hyperdense_shown(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+    """Share of the acute blood and calcium that the fused volume shows as the CT does, not as the MRI does.
+
+    Too small a region for any SSIM to notice, and what a reader looks for first. A voxel is shown where `fused` is nearer to
+    the CT's value than to the MRI's.
+
+    Args:
+        fused, mri, ct: normalised, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
+            :func:`~roi_fusion.intensity.fusion_sources`.
+        dense: 0/1, same shape, from :func:`~roi_fusion.roi_masks.hyperdense_mask`.
+
+    Returns:
+        ``[B]`` float64; NaN where there is none.
+    """
+    _checked("hyperdense_shown", fused, mri, ct, dense)
+    return _mean_over(((fused - ct).abs() < (fused - mri).abs()).double(), dense)
 
 
 def _binary(name: str, mask: Array) -> np.ndarray:
@@ -300,24 +319,31 @@ class FusionMetrics(Cumulative):
 
     names = (
         "brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "brain_psnr", "bone_psnr", "global_ssim",
-        "seam_ratio",
+        "seam_ratio", "hyperdense_shown",
     )  # fmt: skip
 
     def __call__(
-        self, fused: torch.Tensor, image: torch.Tensor, *, brain: torch.Tensor, bone: torch.Tensor, intensity: IntensityMap
+        self,
+        fused: torch.Tensor,
+        image: torch.Tensor,
+        *,
+        brain: torch.Tensor,
+        bone: torch.Tensor,
+        dense: torch.Tensor,
+        intensity: IntensityMap,
     ) -> dict[str, float]:
         """Measure one case and keep it.
 
         Args:
             fused: normalised, ``[1, X, Y, Z]``.
             image: normalised MRI and CT, ``[2, X, Y, Z]``.
-            brain, bone: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
+            brain, bone, dense: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
             intensity: constants of the case, which map all to the references' own scales.
         """
-        fused, image, brain, bone = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone))
+        fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
         head = (image != 0).any(dim=1, keepdim=True)
         box = (slice(None), slice(None), *_bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
-        fused, image, brain, bone, head = (t[box] for t in (fused, image, brain, bone, head))
+        fused, image, brain, bone, dense, head = (t[box] for t in (fused, image, brain, bone, dense, head))
         mri, ct = image[:, :1], image[:, 1:]
         in_mri, in_ct = intensity.normalised_to_mri_scale, intensity.normalised_to_ct_scale
         pairs = {
@@ -330,6 +356,7 @@ class FusionMetrics(Cumulative):
         whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
         row["global_ssim"] = (whole[0] + whole[1]) / 2
         row["seam_ratio"] = seam_ratio(fused, *fusion_sources(image), bone)
+        row["hyperdense_shown"] = hyperdense_shown(fused, *fusion_sources(image), dense)
         values = {name: float(row[name]) for name in self.names}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values

@@ -37,7 +37,8 @@ _METHODS = {
 _METRICS = {
     "brain_ssim": ("brain SSIM", 3), "bone_ssim": ("bone SSIM", 3), "brain_ssim_context": ("brain SSIM, context", 3),
     "bone_ssim_context": ("bone SSIM, context", 3), "brain_psnr": ("brain PSNR dB", 1), "bone_psnr": ("bone PSNR dB", 1),
-    "global_ssim": ("global SSIM", 3), "seam_ratio": ("seam ratio", 2), "lesion_dice": ("lesion Dice", 3),
+    "global_ssim": ("global SSIM", 3), "seam_ratio": ("seam ratio", 2),
+    "hyperdense_shown": ("blood and calcium shown", 2), "lesion_dice": ("lesion Dice", 3),
     "lesion_nsd_2mm": ("NSD 2 mm", 3), "lesion_hd95_mm": ("HD95 mm", 1), "lesion_f1": ("lesion F1", 3),
     "lesion_volume_difference_ml": ("volume difference mL", 2), "lesion_ece": ("ECE", 3), "lesion_brier": ("Brier", 3),
 }  # fmt: skip

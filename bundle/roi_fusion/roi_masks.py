@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-__all__ = ["bone_mask", "brain_mask", "cranial_masks", "head_mask", "hyperdense_mask", "largest_component"]
+__all__ = ["bone_mask", "brain_mask", "cranial_masks", "fill_slices", "head_mask", "hyperdense_mask", "largest_component"]
 
 _FULL_CONNECTION = ndimage.generate_binary_structure(3, 3)
 
@@ -47,7 +47,8 @@ def _shrink(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> 
     return ~_grow(~mask, radius_mm, spacing_mm)
 
 
-def _fill_slices(mask: np.ndarray) -> np.ndarray:
+def fill_slices(mask: np.ndarray) -> np.ndarray:
+    """Holes filled slice by slice."""
     return np.stack([ndimage.binary_fill_holes(mask[..., k]) for k in range(mask.shape[-1])], -1)
 
 
@@ -72,7 +73,7 @@ def head_mask(
     core = largest_component(_shrink(tissue, 2.5, spacing_mm))
     if not core.any():  # a head of a few voxels has no core
         core = largest_component(tissue)
-    return _fill_slices(_grow(core, 3.5, spacing_mm) & tissue)
+    return fill_slices(_grow(core, 3.5, spacing_mm) & tissue)
 
 
 def _bone_threshold(ct_hu: np.ndarray, spacing_mm: Sequence[float], lowest_hu: float) -> np.ndarray:
@@ -128,8 +129,8 @@ def _enclosed(bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.
     radius = gap_mm / 2
     margin = [int(np.ceil((radius + 2) / s)) for s in sampling[:2]]
     coarse = np.pad(coarse, [(m, m) for m in margin] + [(0, 0)])
-    grown = _fill_slices(ndimage.distance_transform_edt(~coarse, sampling=sampling) <= radius)
-    closed = _fill_slices((ndimage.distance_transform_edt(grown, sampling=sampling) > radius) | coarse)
+    grown = fill_slices(ndimage.distance_transform_edt(~coarse, sampling=sampling) <= radius)
+    closed = fill_slices((ndimage.distance_transform_edt(grown, sampling=sampling) > radius) | coarse)
     closed = closed[margin[0] : -margin[0], margin[1] : -margin[1]]
     return closed.repeat(factor[0], 0).repeat(factor[1], 1)[: shape[0], : shape[1]]
 
@@ -153,7 +154,7 @@ def _filled_brain(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing
     soft = ndimage.gaussian_filter(np.clip(ct_hu, -200, 200).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
     inside = _enclosed(bone, spacing_mm) & ~bone & head & (soft > -25) & (soft < 160)
     core = largest_component(_shrink(inside, 4.0, spacing_mm))
-    return _fill_slices(_grow(core, 5.5, spacing_mm) & inside) if core.any() else core
+    return fill_slices(_grow(core, 5.5, spacing_mm) & inside) if core.any() else core
 
 
 def cranial_masks(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .benchmark import crop_loader
+from .benchmark_networks import crop_loader
 from .cases import CaseDataset, inference_datalist, write_json
 from .diffusion import make_scheduler
 from .errors import InputError

@@ -37,7 +37,8 @@ __all__ = ["POSES", "STUDIES", "auroc", "load_study", "mean_of", "move_ct", "stu
 logger = logging.getLogger(__name__)
 
 _METRICS = (
-    "brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio", "lesion_dice", "lesion_nsd_2mm",
+    "brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context", "seam_ratio", "hyperdense_shown",
+    "lesion_dice", "lesion_nsd_2mm",
 )  # fmt: skip
 #: Where misregistered CTs lie: shift in mm and rotation in degrees.
 POSES = ((1.0, 0.0), (2.0, 0.0), (4.0, 0.0), (0.0, 2.0), (0.0, 4.0))
