@@ -232,24 +232,29 @@ def test_fusion_metrics_average_what_exists() -> None:
     bone[:, 16:20, 16:20] = 1
     dense[:, 6:8, 6:10] = 1
     assert math.isnan(row["hyperdense_shown"])
-    assert (
-        metric(brighten_bone(image[1:]), image, brain=brain, bone=bone, dense=dense, intensity=intensity)["hyperdense_shown"]
-        == 1
-    )
+    row = metric(brighten_bone(image[1:]), image, brain=brain, bone=bone, dense=dense, intensity=intensity)
+    assert row["hyperdense_shown"] == 1
     means = metric.aggregate()
     assert means["bone_ssim"] == pytest.approx(1.0)  # of the one case that has bone
     assert means["brain_ssim"] < 1
 
 
 def test_blood_and_calcium_are_shown_where_the_fused_volume_is_nearer_to_the_ct() -> None:
-    mri, ct, dense = torch.full((1, 1, 6, 6, 2), 1.0), torch.full((1, 1, 6, 6, 2), 3.0), torch.zeros(1, 1, 6, 6, 2)
-    dense[..., :4, :, :] = 1
+    mri, ct, dense = torch.full((1, 1, 12, 6, 4), 1.0), torch.full((1, 1, 12, 6, 4), 3.0), torch.zeros(1, 1, 12, 6, 4)
+    bone = torch.zeros_like(dense)
+    dense[:, :, :4] = 1
     fused = mri.clone()
-    fused[..., :3, :, :] = 2.5  # three of four rows
-    assert float(hyperdense_shown(fused, mri, ct, dense)) == pytest.approx(0.75)
-    assert float(hyperdense_shown(mri, mri, ct, dense)) == 0
-    assert float(hyperdense_shown((mri + ct) / 2, mri, ct, dense)) == 0  # half is not shown
-    assert math.isnan(hyperdense_shown(fused, mri, ct, torch.zeros_like(dense)))
+    fused[:, :, :3] = 2.5  # three of four rows
+    assert float(hyperdense_shown(fused, mri, ct, dense, bone)) == pytest.approx(0.75)
+    assert float(hyperdense_shown(mri, mri, ct, dense, bone)) == 0
+    assert float(hyperdense_shown((mri + ct) / 2, mri, ct, dense, bone)) == 0  # half is not shown
+    assert math.isnan(hyperdense_shown(fused, mri, ct, torch.zeros_like(dense), bone))
+    # Rows 8 to 11 are bone in slice 0, and half of it in slice 1, which is not shown and left out; so are both last slices.
+    bone[:, :, 8:, :, :1] = 1
+    dense[:, :, 8:, :, (1, 3)] = 1
+    assert float(hyperdense_shown(fused, mri, ct, dense, bone)) == pytest.approx(0.75)
+    dense[:, :, 8:, :, 2] = 1  # two slices away it counts: 2 · 24 voxels and 24 more
+    assert float(hyperdense_shown(fused, mri, ct, dense, bone)) == pytest.approx(0.75 * 48 / (48 + 24))
 
 
 def test_lesion_metrics_of_cases_with_different_spacing() -> None:

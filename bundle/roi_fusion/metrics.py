@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.metrics import Cumulative
 from scipy import ndimage
 
@@ -143,7 +144,9 @@ def seam_ratio(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, roi: to
     return _mean_over(gradient(fused), border) / _mean_over(sources, border)
 
 
-def hyperdense_shown(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
+def hyperdense_shown(
+    fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, dense: torch.Tensor, bone: torch.Tensor
+) -> torch.Tensor:
     """Share of the acute blood and calcium that the fused volume shows as the CT does, not as the MRI does.
 
     Too small a region for any SSIM to notice, and what a reader looks for first. A voxel is shown where `fused` is nearer to
@@ -153,11 +156,16 @@ def hyperdense_shown(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, d
         fused, mri, ct: normalised, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
             :func:`~roi_fusion.intensity.fusion_sources`.
         dense: 0/1, same shape, from :func:`~roi_fusion.roi_masks.hyperdense_mask`.
+        bone: 0/1, same shape. What lies within two voxels of it in plane, in the slice or in a neighbouring one, is left out,
+            and so are the first and the last slice: at vertex and skull base thick slices are dense by the skull that they
+            hold in part.
 
     Returns:
-        ``[B]`` float64; NaN where there is none.
+        ``[B]`` float64; NaN where nothing is left.
     """
-    _checked("hyperdense_shown", fused, mri, ct, dense)
+    _checked("hyperdense_shown", fused, mri, ct, dense, bone)
+    near = F.max_pool3d(F.pad(bone.float(), (1, 1), value=1.0), (5, 5, 3), stride=1, padding=(2, 2, 0))
+    dense = dense * (near == 0)
     return _mean_over(((fused - ct).abs() < (fused - mri).abs()).double(), dense)
 
 
@@ -356,7 +364,7 @@ class FusionMetrics(Cumulative):
         whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
         row["global_ssim"] = (whole[0] + whole[1]) / 2
         row["seam_ratio"] = seam_ratio(fused, *fusion_sources(image), bone)
-        row["hyperdense_shown"] = hyperdense_shown(fused, *fusion_sources(image), dense)
+        row["hyperdense_shown"] = hyperdense_shown(fused, *fusion_sources(image), dense, bone)
         values = {name: float(row[name]) for name in self.names}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values
