@@ -56,6 +56,22 @@ def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bou
     assert torch.allclose(fused[bone > 0], ct[bone > 0], atol=0.02)  # bone is the CT itself
 
 
+def test_nothing_is_darker_than_the_mri_or_brighter_than_both(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    image[:, 1] = (image[:, 1] - 3) * (image[:, 1] != 0)  # a CT of air, far below the MRI's darkest
+    draw = GuidedDraw(RoiGuidance(), net, image, ct_scale=NO_BLOOD)
+    fused = net.compose(image, draw.correct(logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
+    mri, ct = fusion_sources(image)
+    inside = (image != 0).any(1, keepdim=True) & (bone == 0)
+    assert fused[inside].min() >= mri[mri != 0].min() - 2e-3
+    assert fused[inside].unique().numel() > 0.9 * inside.sum()  # no clamp that many voxels share
+    assert (fused - torch.maximum(mri, ct)).max() <= 2e-3
+    without_mri = torch.cat([torch.zeros_like(mri), image[:, 1:]], dim=1)
+    draw = GuidedDraw(RoiGuidance(), net, without_mri, ct_scale=NO_BLOOD)
+    fused = net.compose(without_mri, draw.correct(logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
+    assert fused.min() < -2  # the CT is all there is
+
+
 def test_its_energy_is_the_weighted_regional_ssim(net: RoiFusionNet) -> None:
     image, brain, bone = head(depth=11)  # more slices than a chunk
     raw = logits(brain, bone, gate=4.0)

@@ -10,6 +10,7 @@ takes; what is kept between steps are a dozen volumes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -122,6 +123,8 @@ class GuidedDraw:
         self._terms: list[_SliceEnergy] = []
         self._from_ct = self._pace = self._moved = self._last_move = torch.zeros(0)
         self._least_curvature = 1.0
+        mri = self.image[:, 0]
+        self._darkest = float(mri[mri != 0].min()) if bool(mri.any()) else -math.inf
         self._lesion_target: torch.Tensor | None = None
         if "lesion_mask" in self.masks:
             self._lesion_target = self.masks["lesion_mask"].float()
@@ -207,8 +210,11 @@ class GuidedDraw:
         """
         fused = self.network.compose(self.image, raw)[:, :1]
         mri, ct = fusion_sources(self.image)
-        bound = 0.999 * self.network.residual_bound
-        low, high = torch.minimum(mri, ct) - bound, torch.maximum(mri, ct)  # nothing brighter than both sources
+        # Nothing brighter than both sources; beside bone nothing much darker than the MRI's darkest, below which its units are
+        # negative. The exponential keeps that limit from being one value that many voxels share.
+        low, high = torch.minimum(mri, ct) - 0.999 * self.network.residual_bound, torch.maximum(mri, ct)
+        low = torch.maximum(low, self._darkest + 0.02 * torch.exp((low - self._darkest).clamp(max=0)))
+        low = torch.where(self._from_ct > 0.5, torch.minimum(low, ct), low)
         start = torch.lerp(fused, ct, self._from_ct)
 
         best, before = fused, self._energy(fused)
