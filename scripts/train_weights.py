@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The training behind bundle/models/model.pt: data, three trainings, calibration; an interrupted call goes on where it was."""
+"""The training behind bundle/models/model.pt: data, four trainings, calibration; an interrupted call goes on where it was."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def train_weights(
     coarse_epochs: int = 37,
     varied_epochs: int = 39,
     hard_epochs: int = 21,
+    last_epochs: int = 18,
     publish: bool = False,
     num_workers: int = 2,
 ) -> None:
@@ -58,6 +59,7 @@ def train_weights(
         coarse_epochs: of the first training, 80 steps each.
         varied_epochs: of the second, 68 steps each.
         hard_epochs: of the third, on the varied and the hard phantoms, 128 steps each.
+        last_epochs: of the fourth, on the same again from a rate of 4e-4.
         publish: copy the weights to bundle/models/model.pt.
         num_workers: processes that draw phantoms.
     """
@@ -89,15 +91,16 @@ def train_weights(
     )  # fmt: skip
     fine = [
         *shared, "--patch_size", "[128,128,10]", "--alpha", "4", "--beta", "3", "--missing_modality", "0.1",
-        "--learning_rate", "6e-4", "--final_learning_rate", "1e-5", "--warmup_steps", "50",
+        "--final_learning_rate", "1e-5", "--warmup_steps", "50",
     ]  # fmt: skip
     for name, data, epochs, before, more in (
-        ("varied_run", varied, varied_epochs, "coarse_run", []),
-        ("hard_run", hard, hard_epochs, "varied_run", ["--gamma", "6"]),
+        ("varied_run", varied, varied_epochs, "coarse_run", ["--learning_rate", "6e-4"]),
+        ("hard_run", hard, hard_epochs, "varied_run", ["--learning_rate", "6e-4", "--gamma", "6"]),
+        ("last_run", hard, last_epochs, "hard_run", ["--learning_rate", "4e-4", "--gamma", "6"]),
     ):
         start = ["--initial_weights", str(root / before / "model.pt"), "--val_interval", str(max(1, epochs // 2))]
         _train(root / name, data, epochs, [*fine, *start, *more])
-    found = calibrate_checkpoint(root / "hard_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
+    found = calibrate_checkpoint(root / "last_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
     print(json.dumps(found, indent=2))
     digest = sha256_of(root / "model.pt")
     print(f"{root / 'model.pt'} sha256 {digest}")

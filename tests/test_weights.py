@@ -33,7 +33,9 @@ def test_a_finished_training_is_not_started_again(tmp_path: Path, monkeypatch: p
         script._train(run, tmp_path, 3, [])
 
 
-def test_the_whole_command_trains_thrice_calibrates_and_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_command_trains_in_four_parts_calibrates_and_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everything but the work itself: which data each part gets, and the signatures that it is called by."""
     trained: list[tuple[str, list[str]]] = []
 
@@ -45,7 +47,7 @@ def test_the_whole_command_trains_thrice_calibrates_and_publishes(tmp_path: Path
         run.mkdir()
 
     def calibrated(checkpoint: Any, dataset_dir: Any, split: Any, output: Path, **_: Any) -> dict[str, Any]:
-        assert (Path(checkpoint).parent.name, split) == ("hard_run", None)
+        assert (Path(checkpoint).parent.name, split) == ("last_run", None)
         output.write_bytes(b"weights")
         return {"temperature": 2.0}
 
@@ -56,7 +58,7 @@ def test_the_whole_command_trains_thrice_calibrates_and_publishes(tmp_path: Path
     monkeypatch.setattr(script, "BUNDLE_ROOT", tmp_path / "bundle")
     (tmp_path / "bundle" / "models").mkdir(parents=True)
     script.train_weights(str(tmp_path / "out"), "lesions.npz", publish=True)
-    assert [name for name, _ in trained] == ["coarse_run", "varied_run", "hard_run"]
+    assert [name for name, _ in trained] == ["coarse_run", "varied_run", "hard_run", "last_run"]
     assert trained[2][1] == ["varied_train_phantom_0000", "hard_train_phantom_0000"]
     digest, name = (tmp_path / "bundle" / "models" / "model.pt.sha256").read_text().split()
     assert (digest, name) == (script.sha256_of(tmp_path / "bundle" / "models" / "model.pt"), "model.pt")
