@@ -118,17 +118,16 @@ def train_networks(
     if not wanted:
         return
     folder.mkdir(exist_ok=True)
-    loaded: dict[bool, CaseDataset] = {}
+    loaded: tuple[Path, CaseDataset] | None = None
     for name in wanted:
         ablation = ABLATIONS.get(name, Ablation(name))
         dataset_dir = data[ablation.registered]
-        parts = training_parts(
-            dataset_dir, patch_size=list(PATCH_SIZE), preset="stroke", precision="bf16", **ablation.knobs
-        )  # fmt: skip
-        if ablation.registered not in loaded:
+        parts = training_parts(dataset_dir, patch_size=list(PATCH_SIZE), preset="stroke", precision="bf16", **ablation.knobs)
+        if loaded is None or loaded[0] != dataset_dir:  # one set in memory at a time
+            loaded = None
             preprocessing = parts.get_parsed_content("preprocessing", instantiate=True)
-            loaded = {ablation.registered: CaseDataset(load_datalist(dataset_dir)[:cases], preprocessing, num_workers=2)}
-        loader = crop_loader(parts, loaded[ablation.registered])
+            loaded = dataset_dir, CaseDataset(load_datalist(dataset_dir)[:cases], preprocessing, num_workers=2)
+        loader = crop_loader(parts, loaded[1])
         kind = name if name in (*SEGMENTERS, DIFFUSION) else "roi_fusion"
         if name in (*SEGMENTERS, OURS):
             search = [train_peer(kind, parts, loader, search_minutes, rate).facts() for rate in learning_rates]
