@@ -109,6 +109,23 @@ def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: R
     )
 
 
+def test_a_rim_of_bone_that_the_head_has_lost_comes_from_the_ct(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    mean, std = 0.49, 0.22
+    image[:, 1, 8:36] = (compand_hu(torch.tensor(35.0)) - mean) / std
+    image[:, 1, 28:36] = (compand_hu(torch.tensor(800.0)) - mean) / std
+    lost = bone.clone()
+    lost[:, :, (28, 35)] = 0
+    raw, ct = logits(brain, lost, gate=4.0), fusion_sources(image)[1]
+    settings = {"ct_scale": (mean, std), "spacing_mm": (1.0, 1.0, 3.0)}
+    for masks, from_ct in (({}, True), ({"bone_mask": lost}, False)):
+        draw = GuidedDraw(RoiGuidance(), net, image, masks=masks, **settings)
+        fused = net.compose(image, draw.correct(raw, torch.zeros_like(image), LATE, never))[:, :1]
+        rim = (fused - ct)[:, :, (28, 35)].abs()
+        assert bool((rim < 0.02).all()) is from_ct  # the user's mask is taken at its word
+        assert (fused - ct)[:, :, 29:35].abs().max() < 0.02
+
+
 def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet) -> None:
     """Tiles and whole volumes differ by rounding; no threshold and no sign may make a seam of it."""
     torch.manual_seed(5)

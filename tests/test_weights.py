@@ -33,9 +33,7 @@ def test_a_finished_training_is_not_started_again(tmp_path: Path, monkeypatch: p
         script._train(run, tmp_path, 3, [])
 
 
-def test_the_whole_command_trains_calibrates_and_publishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_command_trains_calibrates_and_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the work itself: which data each part gets, and the signatures that it is called by."""
     trained: list[tuple[str, list[str]]] = []
 

@@ -34,6 +34,8 @@ SCHEDULES = ("constant", "rising")
 #: User-supplied masks that may replace the network's own.
 MASK_NAMES = ("brain_mask", "bone_mask", "lesion_mask")
 _GATE, _RESIDUAL = 3, 4
+#: What is denser is bone or calcium, and no blood.
+_SURELY_BONE_HU = 150.0
 #: Least share of either volume that guidance leaves, so that the logit stays finite.
 _SURE = 0.002
 #: How steeply a region's weight follows its logit: almost a mask, and yet a tiny change of a logit is a tiny change of F.
@@ -156,9 +158,12 @@ class GuidedDraw:
     def _make_terms(self, raw: torch.Tensor) -> list[_SliceEnergy]:
         inside = (self.image != 0).any(dim=1, keepdim=True).float()
         brain, bone = (self._region(name, raw[:, k : k + 1], inside) for k, name in ((1, "brain_mask"), (2, "bone_mask")))
+        hu = self._ct_hu()
+        if "bone_mask" not in self.masks:  # the head's border may be a voxel off, and a lost rim of bone is a lost edge
+            bone = torch.maximum(bone, beside(bone) * (hu > _SURELY_BONE_HU))
         gate = raw[:, _GATE : _GATE + 1]
         # Blood and calcium: where the CT's own numbers say so, and where the network took the CT by three quarters or more.
-        dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (gate + 1)), self._hyperdense(brain))
+        dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (gate + 1)), self._hyperdense(hu, brain))
         from_ct = self._from_ct = torch.maximum(bone, dense)
         self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
         self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
@@ -177,13 +182,16 @@ class GuidedDraw:
             for k in range(0, depth, self.chunk)
         ]
 
-    def _hyperdense(self, brain: torch.Tensor) -> torch.Tensor:
+    def _ct_hu(self) -> torch.Tensor:
+        """The CT, ``[1, 1, X, Y, Z]``; 0 outside the head."""
+        mean, std = self.ct_scale
+        ct = self.image[:, 1:2]
+        return expand_hu(ct * std + mean) * (ct != 0)
+
+    def _hyperdense(self, hu: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
         """0/1 by the one definition that the evaluation has too, inside the brain that guides, its holes filled: the head may
         take calcium for bone. A gate alone is not enough: what is so small and rare in training hardly shows in the loss."""
-        mean, std = self.ct_scale
-        ct = self.image[0, 1].cpu()
-        hu = expand_hu(ct * std + mean) * (ct != 0)
-        found = hyperdense_mask(hu.numpy(), fill_slices(brain[0, 0].cpu().numpy() > 0.5), self.spacing_mm)
+        found = hyperdense_mask(hu[0, 0].cpu().numpy(), fill_slices(brain[0, 0].cpu().numpy() > 0.5), self.spacing_mm)
         return torch.as_tensor(found, device=brain.device)[None, None].float()
 
     def _region(self, name: str, logit: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
