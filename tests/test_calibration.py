@@ -41,6 +41,9 @@ def test_the_threshold_is_that_of_the_best_dice() -> None:
 
     assert dice(found) == max(dice(t) for t in np.arange(0.2, 0.801, 0.02).round(2))
     assert 0.2 < found < 0.5  # Dice wants more than the even odds would give
+    free = simulated(rng)
+    free = Draws(free.lesion * 0 - 0.2, free.brain, np.zeros_like(free.label), free.judged, free.voxel_ml)  # 0.45 everywhere
+    assert found < 0.44 < fit_threshold([*cases, *[free] * 4], 1.0)  # no false alarm for a little more Dice
 
 
 def test_the_interval_holds_the_volume_of_nine_cases_in_ten() -> None:
