@@ -34,8 +34,8 @@ SCHEDULES = ("constant", "rising")
 #: User-supplied masks that may replace the network's own.
 MASK_NAMES = ("brain_mask", "bone_mask", "lesion_mask")
 _GATE, _RESIDUAL = 3, 4
-#: What is denser is bone or calcium, and no blood.
-_SURELY_BONE_HU = 150.0
+#: Spongy bone; no blood is as dense.
+_SURELY_BONE_HU = 300.0
 #: Least share of either volume that guidance leaves, so that the logit stays finite.
 _SURE = 0.002
 #: How steeply a region's weight follows its logit: almost a mask, and yet a tiny change of a logit is a tiny change of F.
@@ -64,7 +64,7 @@ class RoiGuidance:
 
     mode: str = "logits"
     alpha: float = 2.0
-    beta: float = 0.7
+    beta: float = 0.5
     gamma: float = 0.06
     strength: float = 1.0
     schedule: str = "constant"

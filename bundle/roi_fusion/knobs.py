@@ -153,7 +153,7 @@ KNOBS: dict[str, Knob] = {
         where="inference",
     ),
     "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
-    "guidance_beta": Knob("float", 0.7, "weight of the bone term in the guidance", low=0, where="inference"),
+    "guidance_beta": Knob("float", 0.5, "weight of the bone term in the guidance", low=0, where="inference"),
     "guidance_gamma": Knob(
         "float", 0.06, "share of η that the lesion logit moves in a step, at most", low=0, where="inference"
     ),
