@@ -74,12 +74,12 @@ def _measured(
     name: str, items: Sequence[Mapping[str, Any]], network: RoiFusionNet,
     predict: Callable[[Mapping[str, Any]], torch.Tensor],
 ) -> Row:  # fmt: skip
-    """Means over the cases of what `predict` returns, and its seconds a case."""
+    """Means over the cases of what `predict` returns, and its seconds of processor time a case."""
     metrics, rows, seconds = CaseMetrics(threshold=network.threshold, with_baselines=False), [], 0.0
     for item in items:
-        start = time.perf_counter()
+        start = time.process_time()
         prediction = predict(item)
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         rows += metrics.measure(item, prediction)
     means = {m: mean_of(rows, m) for m in _METRICS}
     logger.info("%s: %s", name, ", ".join(f"{k} {v:.3f}" for k, v in means.items()))
