@@ -54,9 +54,11 @@ class RandCoilBiasd(Randomizable, Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
+        if self.R.random() >= self.prob:
+            return d
         image, scale = torch.as_tensor(d["image"]).float(), d["intensity"]
         inside = image != 0
-        if self.R.random() >= self.prob or not bool(inside.any()):
+        if not bool(inside.any()):
             return d
         signal = image * float(scale["mri_std"]) + float(scale["mri_mean"]) - float(scale["lower"])
         signal = torch.as_tensor(self.field(signal))[inside]

@@ -151,9 +151,10 @@ def _phantoms(options: QualityOptions, folder: Path, count: int, misregistration
 
 
 def _train(options: QualityOptions, root: Path) -> None:
-    data = {False: _phantoms(options, root / "train_cases", options.train_cases, 2.0, "0:700", 70)}
-    if any(name in ABLATIONS and ABLATIONS[name].registered for name in options.networks):
-        data[True] = _phantoms(options, root / "registered_cases", options.train_cases, 0.0, "0:700", 70)
+    def data(registered: bool) -> Path:
+        folder = root / ("registered_cases" if registered else "train_cases")
+        return _phantoms(options, folder, options.train_cases, 0.0 if registered else 2.0, "0:700", 70)
+
     train_networks(
         options.networks, root / "peers", data,
         cases=options.train_cases, minutes=options.minutes, search_minutes=options.search_minutes,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def trained_network(folder: Path, name: str) -> Any:
 def train_networks(
     names: Sequence[str],
     folder: Path,
-    data: Mapping[bool, Path],
+    data: Callable[[bool], Path],
     *,
     cases: int,
     minutes: float,
@@ -108,7 +108,7 @@ def train_networks(
     Args:
         names: some of :data:`NETWORKS`.
         folder: gets ``<name>.pt`` and ``<name>.json``.
-        data: folders of phantoms, misregistered (False) and registered (True).
+        data: gives the folder of phantoms, misregistered (False) or registered (True), when it is wanted.
         cases: the first ones of a folder.
         minutes, search_minutes: of processor time, of the segmenters and of ours.
         ablation_minutes: of what takes the learning rate that ours chose.
@@ -121,7 +121,7 @@ def train_networks(
     loaded: tuple[Path, CaseDataset] | None = None
     for name in wanted:
         ablation = ABLATIONS.get(name, Ablation(name))
-        dataset_dir = data[ablation.registered]
+        dataset_dir = data(ablation.registered)
         parts = training_parts(dataset_dir, patch_size=list(PATCH_SIZE), preset="stroke", precision="bf16", **ablation.knobs)
         if loaded is None or loaded[0] != dataset_dir:  # one set in memory at a time
             loaded = None

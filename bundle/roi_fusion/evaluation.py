@@ -175,11 +175,8 @@ def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
     }  # fmt: skip
     if item.get("missing") == "mri":  # all of the head is to come from the CT then, not blood and calcium
         dense = torch.zeros_like(dense)
-    return (
-        common,
-        image,
-        {"brain": region, "bone": bone, "dense": dense, "intensity": IntensityMap.from_case(item["intensity"])},
-    )
+    regions = {"brain": region, "bone": bone, "dense": dense, "intensity": IntensityMap.from_case(item["intensity"])}
+    return common, image, regions
 
 
 def measure_fused(item: Mapping[str, Any], method: str, fused: torch.Tensor) -> dict[str, Any]:

@@ -124,9 +124,8 @@ class GuidedDraw:
                 raise InputError(f"{name}: wanted the grid {wanted} of the image, came {came}")
         self._terms: list[_SliceEnergy] = []
         self._from_ct = self._pace = self._moved = self._last_move = torch.zeros(0)
+        self._low = self._high = torch.zeros(0)
         self._least_curvature = 1.0
-        mri = self.image[:, 0]
-        self._darkest = float(mri[mri != 0].min()) if bool(mri.any()) else -math.inf
         self._lesion_target: torch.Tensor | None = None
         if "lesion_mask" in self.masks:
             self._lesion_target = self.masks["lesion_mask"].float()
@@ -167,6 +166,7 @@ class GuidedDraw:
         from_ct = self._from_ct = torch.maximum(bone, dense)
         self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
         self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
+        self._low, self._high = self._limits()
         # Windows on the voxels beside see the edge from its other side.
         weights = torch.cat([brain_region(brain * (1 - bone), from_ct), beside(from_ct) * inside], dim=1)
         amounts = weights.sum((0, 2, 3, 4)).clamp(min=1)
@@ -181,6 +181,19 @@ class GuidedDraw:
             _SliceEnergy(sources[..., k : k + self.chunk], weights[..., k : k + self.chunk], self.mri_scale)
             for k in range(0, depth, self.chunk)
         ]
+
+    def _limits(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Least and greatest value of a guided voxel: nothing brighter than both sources, nor, but for what comes from the CT,
+        much darker than the MRI's darkest, below which its units are negative.
+
+        The exponential keeps that limit from being one value that many voxels share.
+        """
+        mri, ct = fusion_sources(self.image)
+        seen = mri[mri != 0]
+        darkest = float(seen.min()) if seen.numel() else -math.inf
+        low = torch.minimum(mri, ct) - 0.999 * self.network.residual_bound
+        low = torch.maximum(low, darkest + 0.02 * torch.exp((low - darkest).clamp(max=0)))
+        return torch.where(self._from_ct > 0.5, torch.minimum(low, ct), low), torch.maximum(mri, ct)
 
     def _ct_hu(self) -> torch.Tensor:
         """The CT, ``[1, 1, X, Y, Z]``; 0 outside the head."""
@@ -217,25 +230,20 @@ class GuidedDraw:
         over its curvature (see :meth:`~roi_fusion.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u), with momentum.
         """
         fused = self.network.compose(self.image, raw)[:, :1]
-        mri, ct = fusion_sources(self.image)
-        # Nothing brighter than both sources; beside bone nothing much darker than the MRI's darkest, below which its units are
-        # negative. The exponential keeps that limit from being one value that many voxels share.
-        low, high = torch.minimum(mri, ct) - 0.999 * self.network.residual_bound, torch.maximum(mri, ct)
-        low = torch.maximum(low, self._darkest + 0.02 * torch.exp((low - self._darkest).clamp(max=0)))
-        low = torch.where(self._from_ct > 0.5, torch.minimum(low, ct), low)
+        _, ct = fusion_sources(self.image)
         start = torch.lerp(fused, ct, self._from_ct)
 
         best, before = fused, self._energy(fused)
         lowest = before
         for _ in range(self.settings.num_updates):
-            trial = torch.minimum(torch.maximum(start + self._moved, low), high)
+            trial = torch.minimum(torch.maximum(start + self._moved, self._low), self._high)
             value, gradient, curvature = self._slope(trial)
             if value < lowest:
                 lowest, best = value, trial
             newton = gradient / (curvature + self._least_curvature)
             self._last_move = _MOMENTUM * self._last_move - eta * self._pace * newton
             self._moved = trial - start + self._last_move
-        trial = torch.minimum(torch.maximum(start + self._moved, low), high)
+        trial = torch.minimum(torch.maximum(start + self._moved, self._low), self._high)
         if (value := self._energy(trial)) < lowest:
             lowest, best = value, trial
         self.energies.append((before, lowest))

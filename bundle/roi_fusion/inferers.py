@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.inferers import Inferer
 from torch import nn
 
@@ -104,13 +105,11 @@ class SamplingInferer(Inferer):
         self.reports, results = [], []
         with torch.no_grad():
             for i in range(len(plain)):
-                scales = (
-                    {v: (float(scale[f"{v}_mean"][i]), float(scale[f"{v}_std"][i])) for v in TYPICAL_SCALES} if scale else {}
-                )
+                scales = TYPICAL_SCALES
+                if scale:
+                    scales = {v: (float(scale[f"{v}_mean"][i]), float(scale[f"{v}_std"][i])) for v in TYPICAL_SCALES}
                 own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
-                results.append(
-                    self._one(plain[i : i + 1], net, {**TYPICAL_SCALES, **scales}, own_masks, affines[min(i, len(affines) - 1)])
-                )
+                results.append(self._one(plain[i : i + 1], net, scales, own_masks, affines[min(i, len(affines) - 1)]))
         out = torch.cat(results)
         return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
 
@@ -119,7 +118,7 @@ class SamplingInferer(Inferer):
         masks: Mapping[str, torch.Tensor], affine: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         mirror_axis = 2 + left_right_axis(affine)
-        spacing_mm = tuple(float(s) for s in affine[:3, :3].norm(dim=0))
+        spacing_mm = tuple(affine_to_spacing(affine).tolist())
         generator = torch.Generator().manual_seed(self.seed)
         probabilities, logits = [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
@@ -131,8 +130,9 @@ class SamplingInferer(Inferer):
             noise = torch.randn(image.shape, generator=generator).to(image)
             seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
             guided = GuidedDraw(
-                self.guidance, net, view, scales["mri"], scales["ct"], spacing_mm, seen, draw == 0, self.half_time
-            )
+                self.guidance, net, view, scales["mri"], scales["ct"], spacing_mm, seen,
+                regional=draw == 0, half_time=self.half_time,
+            )  # fmt: skip
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
             probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])
             probabilities.append(probability.flip(mirror_axis) if mirrored else probability)

@@ -363,8 +363,9 @@ class FusionMetrics(Cumulative):
         row.update({f"{n}_psnr": regional_psnr(*p, data_range=1.0) for n, p in pairs.items()})
         whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
         row["global_ssim"] = (whole[0] + whole[1]) / 2
-        row["seam_ratio"] = seam_ratio(fused, *fusion_sources(image), bone)
-        row["hyperdense_shown"] = hyperdense_shown(fused, *fusion_sources(image), dense, bone)
+        sources = fusion_sources(image)
+        row["seam_ratio"] = seam_ratio(fused, *sources, bone)
+        row["hyperdense_shown"] = hyperdense_shown(fused, *sources, dense, bone)
         values = {name: float(row[name]) for name in self.names}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values
