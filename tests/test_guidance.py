@@ -141,6 +141,24 @@ def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet
     assert (ends[0] - ends[1]).abs().max() < 0.01
 
 
+def test_many_steps_guide_no_further_than_few(net: RoiFusionNet) -> None:
+    image, brain, bone = head()
+    lesion = torch.zeros_like(brain)
+    lesion[:, :, 12:18, 10:20, 1:3] = 1
+    raw, ends = logits(brain, bone), {}
+    for count in (4, 50):
+        settings = RoiGuidance(kappa=0)
+        draw = GuidedDraw(settings, net, image, ct_scale=NO_BLOOD, masks={"lesion_mask": lesion}, num_inference_steps=count)
+        for _ in range(count):
+            guided = draw.correct(raw, torch.zeros_like(image), LATE, never)
+        ends[count] = (draw.energies[-1][1], float((guided - raw)[:, :1].abs().max()))
+    start = draw.energies[0][0]
+    assert ends[4][0] < 0.8 * start
+    assert ends[50][0] == pytest.approx(ends[4][0], abs=0.05 * (start - ends[4][0]))
+    assert ends[50][1] == pytest.approx(ends[4][1], rel=0.05)
+    assert ends[4][1] > 0.05
+
+
 def test_the_users_masks_replace_the_networks(net: RoiFusionNet) -> None:
     image, brain, bone = head()
     raw = logits(bone, brain)  # the network takes one for the other

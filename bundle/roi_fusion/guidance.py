@@ -44,6 +44,8 @@ _STEEP = 4.0
 _NOISE_SHARE = 0.5
 #: Share of its last move that a voxel keeps (Polyak 1964).
 _MOMENTUM = 0.5
+#: Steps that move by all of η and γ; more steps share that way among them, and end where these do.
+_FULL_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class RoiGuidance:
         alpha, beta: weights of the brain and the bone term.
         gamma: share of the strength that the lesion logit moves in a step, at most; 0 leaves the lesion alone.
         strength: η. On the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an
-            update; through the network it is proportional to a step of the noisy state.
+            update; through the network it is proportional to a step of the noisy state. Both hold for up to 4 sampling steps;
+            of n > 4 each goes 4/n of it, or else more steps would mean more guidance.
         schedule: ``constant``, or ``rising``: η times the signal of the level, less at the noisy start.
         kappa: κ of the weight σ(κ·u), u the entropy of gate or lesion in bits: where the network is sure, it moves less.
         num_updates: gradient updates in a diffusion step.
@@ -99,6 +102,7 @@ class GuidedDraw:
         masks: 0/1 ``[1, 1, X, Y, Z]`` by the names of :data:`MASK_NAMES`; they replace the network's own.
         regional: whether to move the fused image, or the lesion alone.
         half_time: t below which the lesion is guided by the head's own prediction at that moment.
+        num_inference_steps: of the draw.
         chunk: slices worked on at a time.
     """
 
@@ -111,6 +115,7 @@ class GuidedDraw:
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     regional: bool = True
     half_time: float = 500.0
+    num_inference_steps: int = 1
     chunk: int = 8
     #: One (before, after) per step, of the regional energy.
     energies: list[tuple[float, float]] = field(default_factory=list)
@@ -147,7 +152,7 @@ class GuidedDraw:
         raw = raw.float()
         if self.regional and not self._terms:
             self._terms = self._make_terms(raw)
-        eta = self.settings.eta(level)
+        eta = self.settings.eta(level) * min(1.0, _FULL_STEPS / self.num_inference_steps)
         if self.regional and self.settings.mode == "full":
             raw = self._through_the_network(raw, x_t, level, eta, decode)
         elif self.regional:

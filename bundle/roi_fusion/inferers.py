@@ -131,7 +131,7 @@ class SamplingInferer(Inferer):
             seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
             guided = GuidedDraw(
                 self.guidance, net, view, scales["mri"], scales["ct"], spacing_mm, seen,
-                regional=draw == 0, half_time=self.half_time,
+                regional=draw == 0, half_time=self.half_time, num_inference_steps=len(self.levels),
             )  # fmt: skip
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
             probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])

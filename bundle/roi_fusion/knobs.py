@@ -160,7 +160,8 @@ KNOBS: dict[str, Knob] = {
     "guidance_strength": Knob(
         "float",
         1.0,
-        "η; on the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an update",
+        "η; on the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an update, "
+        "4/n of it with n > 4 sampling steps",
         low=0,
         where="inference",
     ),

@@ -152,7 +152,8 @@ class FixedReferenceSsim:
         self._c1, self._c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
         self._references = planes
         self._mean = self._window(planes)
-        self._variance = (self._window(planes**2) - self._mean**2).clamp(min=0)
+        self._mean_square = self._mean**2 + self._c1
+        self._variance_over = (self._window(planes**2) - self._mean**2).clamp(min=0) + self._c2
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """SSIM of an image ``[1, 1, X, Y, Z]`` with each reference at every voxel, ``[1, R, X, Y, Z]``."""
@@ -176,30 +177,31 @@ class FixedReferenceSsim:
         """
         plane = image[0].movedim(-1, 1).contiguous()
         mean, variance_seen, structure, luminance_over, structure_over, luminance = self._parts(plane)
-        similarity = luminance * structure / (luminance_over * structure_over)
         w = weights[0].movedim(-1, 1)
-        both = w / (luminance_over * structure_over)
-        # By the mean of the image, of its square (where its variance is above 0) and of its product with each reference.
-        by_mean = 2 * self._mean * both * (structure - luminance) - 2 * w * similarity * mean * (
-            1 / luminance_over - variance_seen / structure_over
-        )
-        by_square = -w * similarity / structure_over * variance_seen
-        by_product = 2 * luminance * both
-        turned = 2 * w / structure_over
+        by_luminance, by_structure = luminance_over.reciprocal_(), structure_over.reciprocal_()
+        turned = w * by_structure
+        both = turned * by_luminance
+        by_product = both * luminance
+        similarity = by_product * structure  # weighted
+        # Halves: by the mean of the image, of its square (where its variance is above 0), of its product with each reference.
+        by_structure *= variance_seen
+        by_mean = self._mean * both * (structure - luminance) - similarity * mean * (by_luminance - by_structure)
+        by_square = similarity * by_structure
         back = self._window.transposed(
             torch.cat([by_mean.sum(0, True), by_square.sum(0, True), turned.sum(0, True), by_product])
         )
-        gradient = back[:1] + 2 * plane * back[1:2] + (self._references * back[3:]).sum(0, True)
-        return (similarity * w).sum(), gradient.movedim(1, -1)[None], back[2:3].movedim(1, -1)[None]
+        gradient = 2 * (back[:1] - plane * back[1:2] + (self._references * back[3:]).sum(0, True))
+        return similarity.sum(), gradient.movedim(1, -1)[None], 2 * back[2:3].movedim(1, -1)[None]
 
     def _parts(self, plane: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """``[1, Z, X, Y]`` → mean; 1 where its variance is above 0; structure's numerator, both denominators, luminance's
         numerator, each ``[R, Z, X, Y]``."""
         blurred = self._window(torch.cat([plane, plane**2, plane * self._references]))
         mean, square, product = blurred[:1], blurred[1:2], blurred[2:]
-        variance = square - mean**2
-        structure = 2 * (product - mean * self._mean) + self._c2
-        luminance = 2 * mean * self._mean + self._c1
-        luminance_over = mean**2 + self._mean**2 + self._c1
-        structure_over = variance.clamp(min=0) + self._variance + self._c2
+        variance = torch.addcmul(square, mean, mean, value=-1)
+        luminance = mean * self._mean
+        structure = (product - luminance).mul_(2).add_(self._c2)
+        luminance = luminance.mul_(2).add_(self._c1)
+        luminance_over = self._mean_square + mean**2
+        structure_over = self._variance_over + variance.clamp(min=0)
         return mean, (variance > 0).to(plane.dtype), structure, luminance_over, structure_over, luminance

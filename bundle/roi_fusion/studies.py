@@ -115,8 +115,9 @@ def guidance(
     def without_network(item: Mapping[str, Any]) -> torch.Tensor:
         image = torch.as_tensor(item["image"])[None]
         masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
-        scale = (float(item["intensity"]["mri_mean"]), float(item["intensity"]["mri_std"]))
-        draw = GuidedDraw(RoiGuidance(num_updates=updates, gamma=0), network, image, scale, masks=masks)
+        mri, ct = ((float(item["intensity"][f"{v}_mean"]), float(item["intensity"][f"{v}_std"])) for v in ("mri", "ct"))
+        settings = RoiGuidance(num_updates=updates, gamma=0)
+        draw = GuidedDraw(settings, network, image, mri, ct, spacing_of(item["image"]), masks)
         level = _inferer(None, precision=precision).levels[-1]
         with torch.no_grad():
             raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)
