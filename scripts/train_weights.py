@@ -118,7 +118,7 @@ def _data_set(folder: Path, train: list[Path], val: Path) -> Path:
             for case in sorted(p for p in source.iterdir() if p.is_dir()):
                 names[split].append(f"{source.name}_{case.name}")
                 link_file(folder / names[split][-1], case)
-    write_json(folder / "splits.json", {**names, "test": names["val"]})
+    write_json(folder / "splits.json", names)
     return folder
 
 

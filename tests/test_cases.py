@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, RandShiftIntensityd
+from torch.utils.data import DataLoader
 
 from roi_fusion.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist, make_splits, write_json
 from roi_fusion.errors import InputError
@@ -111,6 +112,34 @@ def test_a_broken_splits_file_is_refused(dataset: Path) -> None:
         load_datalist(dataset, "train")
 
 
+def test_a_case_in_two_parts_is_refused(dataset: Path) -> None:
+    (dataset / "splits").mkdir()
+    for part, names in (("train", "c01\nc02\n"), ("val", "c03\n"), ("test", "c04\nc01\n")):
+        (dataset / "splits" / f"{part}.txt").write_text(names)
+    with pytest.raises(InputError, match=r"splits/test\.txt: wanted each case in one part, came c01 in train and in test"):
+        load_datalist(dataset, "val")
+    write_json(dataset / "splits.json", {"train": ["c01", "c02"], "val": ["c02"], "test": ["c03"]})
+    for part in ("train", "val", "test"):
+        with pytest.raises(InputError, match=r"splits\.json: wanted each case in one part, came c02 in train and in val"):
+            load_datalist(dataset, part)
+
+
+def test_cases_in_no_part_are_named_once(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_json(dataset / "splits.json", {"train": ["c01", "c02"], "val": ["c03"], "test": ["c77"]})
+    for part in ("train", "val", "test"):
+        load_datalist(dataset, part)
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "roi_fusion.cases"]
+    assert said == f"{dataset}: 7 of 10 cases stand in no part of the splits and are left out: c00, c04, c05, …"
+    caplog.clear()
+    write_json(dataset / "splits.json", {"train": [f"c{n:02d}" for n in range(1, 10)], "val": ["c77"]})
+    load_datalist(dataset, "train")
+    assert caplog.messages == [f"{dataset}: 1 of 10 cases stand in no part of the splits and are left out: c00"]
+    caplog.clear()
+    (dataset / "splits.json").unlink()
+    load_datalist(dataset, "train")
+    assert not caplog.messages
+
+
 def break_cases(dataset: Path) -> dict[str, str]:
     """Spoil five cases; returns what each sentence must say."""
     (dataset / "c00" / "ct.nii.gz").unlink()
@@ -143,8 +172,11 @@ def test_a_bad_case_never_stops_the_others_in_inference(dataset: Path) -> None:
     found = CaseDataset(load_datalist(dataset), loading(), cache=False, progress=False)
     assert not found.errors  # nothing is loaded yet
     batches = [collate_cases([found[i]]) for i in range(len(found))]
-    assert [bool(b) for b in batches] == [False] * 5 + [True] * 5
+    assert ["image" in b for b in batches] == [False] * 5 + [True] * 5
     assert set(found.errors) == set(wanted)
+    loader = DataLoader(found, batch_size=1, num_workers=1, collate_fn=collate_cases)
+    told = {k: v for batch in loader for k, v in batch.get("refused", {}).items()}
+    assert told == found.errors  # a worker has its own copy of the data set: the sentences come with the batches
 
 
 def test_a_name_without_a_folder_is_refused_and_not_lost(dataset: Path) -> None:

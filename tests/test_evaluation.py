@@ -75,6 +75,34 @@ def test_an_unknown_lesion_gives_no_score() -> None:
     assert row["volume_class"] == "unknown"
 
 
+def test_a_lesion_beyond_the_ct_is_missed_and_not_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    case = item()
+    inside = int(case["label"].sum())
+    found = prediction(case, case["image"][:1].as_tensor(), case["label"].float())
+    row = CaseMetrics(with_baselines=False).measure({**case, "label_voxels": float(inside + 60)}, found)[0]
+    assert row["lesion_dice"] == pytest.approx(2 * inside / (2 * inside + 60))
+    assert row["lesion_ml"] == pytest.approx((inside + 60) * 5 / 1000)
+    assert row["lesion_volume_difference_ml"] == pytest.approx(-60 * 5 / 1000)
+    assert math.isnan(row["lesion_hd95_mm"])
+    assert "0.30 of 0.50 mL of the lesion lie outside" in caplog.text
+    nothing = {**case, "label": torch.zeros_like(case["label"]), "label_voxels": 60.0}
+    row = CaseMetrics(with_baselines=False).measure(nothing, torch.zeros_like(found))[0]
+    assert (row["lesion_dice"], row["n_empty_ref"], row["volume_class"]) == (0, 0, "small")
+    whole = CaseMetrics(with_baselines=False).measure({**case, "label_voxels": float(inside)}, found)[0]
+    assert whole["lesion_dice"] == 1
+    assert whole["lesion_hd95_mm"] == 0
+
+
+def test_only_masks_of_the_case_guide(caplog: pytest.LogCaptureFixture) -> None:
+    batch = {**collate_cases([item()]), "bone_known": torch.ones(1), "brain_known": torch.zeros(1)}
+    masks = CasePreparer(("brain_mask", "bone_mask", "lesion_mask"))(batch)[3]["masks"]
+    assert set(masks) == {"bone_mask", "lesion_mask"}
+    assert "no brain_mask.nii.gz to guide by" in caplog.text
+    assert set(CasePreparer("bone_mask")(batch)[3]["masks"]) == {"bone_mask"}
+    with pytest.raises(InputError, match="guidance_masks: wanted names of brain_mask, bone_mask, lesion_mask, came 'skull'"):
+        CasePreparer("skull")
+
+
 def test_spacing_comes_from_each_case() -> None:
     shifted = item("a")["label"].roll(2, 3).float()
     found = []
@@ -91,21 +119,30 @@ class FakeNet(torch.nn.Module):
         return x
 
 
+class Loader(list):
+    """Batches whose workers have read their own copies of the data set."""
+
+    dataset = SimpleNamespace(errors={})
+
+
 def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
     good = [item("aa"), item("bbb")]
-    batches = [collate_cases([good[0]]), collate_cases([{"case": "bad"}]), collate_cases([good[1]])]
+    bad = {"case": "bad", "refused": "bad/ct.nii.gz: why"}
+    batches = [collate_cases([good[0]]), collate_cases([bad]), collate_cases([good[1], {**bad, "case": "worse"}])]
+    loader = Loader(batches)
 
     def infer(inputs: torch.Tensor, network: torch.nn.Module, *args: object, **kwargs: object) -> torch.Tensor:
         return torch.cat([inputs[:, :1], torch.full_like(inputs[:, :1], 0.2), *[torch.zeros_like(inputs[:, :1])] * 4], dim=1)
 
     evaluator = CaseEvaluator(
-        device=torch.device("cpu"), val_data_loader=batches, network=FakeNet(), inferer=infer, prepare_batch=CasePreparer(),
+        device=torch.device("cpu"), val_data_loader=loader, network=FakeNet(), inferer=infer, prepare_batch=CasePreparer(),
         key_val_metric={"score": CaseMetrics()},
     )  # fmt: skip
     evaluator.logger.disabled = True
     evaluator.run()
     state = evaluator.state
     assert {r["case"] for r in state.case_rows} == {"aa", "bbb"}
+    assert loader.dataset.errors == {"bad": "bad/ct.nii.gz: why", "worse": "bad/ct.nii.gz: why"}
     assert state.metrics["n_empty_pred"] == 2
     assert state.metrics["lesion_dice"] == 0
     assert state.metrics["score"] == pytest.approx(

@@ -53,9 +53,11 @@ def test_flat_pairs(tmp_path: Path) -> None:
 
 
 def test_a_case_may_be_called_like_a_part(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{case}_{part}.nii.gz" for case in ("label", "brain_1") for part in ("ct", "mri", "lesion_mask")))
+    cases = ("LVO_1", "brain_1", "label")
+    touch(tmp_path, *(f"{case}_{part}.nii.gz" for case in cases for part in ("ct", "mri", "lesion_mask")))
     found = find_pairs(tmp_path)
-    assert [(c.case, c.refused) for c in found.cases] == [("brain_1", None), ("label", None)]
+    assert [(c.case, c.refused) for c in found.cases] == [(case, None) for case in cases]
+    assert all(str(c.lesion_mask).endswith(f"{c.case}_lesion_mask.nii.gz") for c in found.cases)
 
 
 def test_bids_with_one_and_with_several_sessions(tmp_path: Path) -> None:
@@ -78,11 +80,32 @@ def test_isles24(tmp_path: Path) -> None:
     touch(tmp_path, f"{s}/ses-01/sub-stroke0001_ses-01_ncct.nii.gz", f"{s}/ses-01/sub-stroke0001_ses-01_cta.nii.gz")
     touch(tmp_path, f"{s}/ses-02/sub-stroke0001_ses-02_adc.nii.gz", f"{s}/ses-02/sub-stroke0001_ses-02_dwi.nii.gz")
     touch(tmp_path, "derivatives/sub-stroke0001/ses-02/sub-stroke0001_ses-02_lesion-msk.nii.gz")
-    touch(tmp_path, "derivatives/sub-stroke0001/ses-01/sub-stroke0001_ses-01_space-ncct_tmax.nii.gz")
+    kinds = ("tmax", "lvo-msk", "cow-msk")
+    touch(tmp_path, *(f"derivatives/sub-stroke0001/ses-01/sub-stroke0001_ses-01_space-ncct_{kind}.nii.gz" for kind in kinds))
     case = only(tmp_path, "isles24")
     assert (case.case, case.contrast, case.refused) == ("sub-stroke0001", "adc", None)
     assert case.lesion_mask is not None
     assert str(case.ct).endswith("ncct.nii.gz")
+
+
+@pytest.mark.parametrize("layout", ["auto", "isles24"])
+def test_isles24_as_published_with_all_of_the_follow_up_on_the_grid_of_the_ncct(layout: str, tmp_path: Path) -> None:
+    """The tree of https://zenodo.org/records/16748089."""
+    maps, both = ("cbf", "cbv", "mtt", "tmax"), ("sub-stroke0001", "sub-stroke0002")
+    for s in both:
+        first, second = f"derivatives/{s}/ses-01/", f"derivatives/{s}/ses-02/{s}_ses-02_space-ncct"
+        touch(tmp_path, *(f"raw_data/{s}/ses-01/{s}_ses-01_{kind}.nii.gz" for kind in ("ncct", "cta", "ctp")))
+        touch(tmp_path, *(f"raw_data/{s}/ses-01/perfusion-maps/{s}_ses-01_{kind}.nii.gz" for kind in maps))
+        touch(tmp_path, *(f"{first}perfusion-maps/{s}_ses-01_space-ncct_{kind}.nii.gz" for kind in maps))
+        touch(tmp_path, *(f"{first}{s}_ses-01_space-ncct_{kind}.nii.gz" for kind in ("cta", "ctp", "lvo-msk", "cow-msk")))
+        touch(tmp_path, *(f"{second}_{kind}.nii.gz" for kind in ("dwi", "adc")))
+    lesion = touch(tmp_path, f"{second}_lesion-msk.nii.gz") / f"{second}_lesion-msk.nii.gz"
+    found = find_pairs(tmp_path, layout)
+    assert (found.layout, [c.case for c in found.cases]) == ("isles24", list(both))
+    assert [(c.contrast, c.refused) for c in found.cases] == [("adc", None)] * 2
+    assert [c.lesion_mask for c in found.cases] == [None, lesion]  # a vessel is no lesion, even where there is no other mask
+    assert str(found.cases[1].mri).endswith("derivatives/sub-stroke0002/ses-02/sub-stroke0002_ses-02_space-ncct_adc.nii.gz")
+    assert str(found.cases[1].ct).endswith("raw_data/sub-stroke0002/ses-01/sub-stroke0002_ses-01_ncct.nii.gz")
 
 
 @pytest.mark.parametrize("nested", [True, False])

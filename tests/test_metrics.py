@@ -234,6 +234,9 @@ def test_fusion_metrics_average_what_exists() -> None:
     assert math.isnan(row["hyperdense_shown"])
     row = metric(brighten_bone(image[1:]), image, brain=brain, bone=bone, dense=dense, intensity=intensity)
     assert row["hyperdense_shown"] == 1
+    alone = torch.cat([image[:1], torch.zeros_like(image[1:])])
+    row = FusionMetrics()(image[:1], alone, brain=brain, bone=bone, dense=dense, intensity=intensity)
+    assert math.isnan(row["global_ssim"])  # half of it would be against a CT that is not there
     means = metric.aggregate()
     assert means["bone_ssim"] == pytest.approx(1.0)  # of the one case that has bone
     assert means["brain_ssim"] < 1

@@ -107,6 +107,23 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
 
 
+def test_only_8_bit_pictures_are_taken(tmp_path: Path) -> None:
+    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 5)})
+    case = slices_to_cases(ct_dir, mri_dir, tmp_path / "grey")[0]
+    wanted = np.asarray(nib.load(case / "mri.nii.gz").dataobj)
+    grey = Image.open(mri_dir / "1603.png")
+    grey.load()
+    for mode in ("LA", "P", "RGB", "RGBA"):
+        grey.convert(mode).save(mri_dir / "1603.png")
+        slices_to_cases(ct_dir, mri_dir, tmp_path / mode)
+        np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / mode / "16" / "mri.nii.gz").dataobj), wanted)
+    grey.convert("1").save(mri_dir / "1603.png")
+    slices_to_cases(ct_dir, mri_dir, tmp_path / "bits")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 16).save(mri_dir / "1603.png")
+    with pytest.raises(InputError, match=r"1603\.png: wanted an 8-bit picture, came mode I;16$"):
+        slices_to_cases(ct_dir, mri_dir, tmp_path / "deep")
+
+
 def test_the_limit_is_above_pasting_in_the_sum_of_both_regions_and_black_outside() -> None:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:96, :96] - 48
@@ -130,3 +147,6 @@ def test_the_limit_is_above_pasting_in_the_sum_of_both_regions_and_black_outside
     assert not best[~inside].any()
     assert sum(scores(best)) > sum(scores(paste)) + 0.05
     assert max(sum(scores(p)) for p in (mri, ct, paste)) < sum(scores(best)) < 2
+    (bony,) = best_slices(*(a[None] for a in (mri, ct, brain, bone, inside)), bone_weight=4)
+    assert scores(bony)[1] > scores(best)[1]
+    assert scores(bony)[0] < scores(best)[0]

@@ -1,6 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,6 +57,15 @@ class TestCompleteCase:
         for name in ("mri.nii", "ct.nii"):
             (tmp_path / "p7" / name).touch()
         assert CompleteCased()({"image": str(tmp_path / "p7" / "mri.nii")})["case"] == "p7"
+
+    def test_names_may_have_dots(self, tmp_path: Path) -> None:
+        for name in ("1.2.840_mri.nii.gz", "1.2.840_ct.nii.gz", "1.2.841.mha", "ct.mha"):
+            (tmp_path / name).touch()
+        out = CompleteCased()({"image": str(tmp_path / "1.2.840_mri.nii.gz")})
+        assert (out["case"], out["ct"]) == ("1.2.840", str(tmp_path / "1.2.840_ct.nii.gz"))
+        assert CompleteCased()({"image": str(tmp_path / "1.2.841.mha"), "ct": str(tmp_path / "ct.mha")})["case"] == "1.2.841"
+        alone = CompleteCased(allow_missing=True)({"image": None, "ct": str(tmp_path / "1.2.840_ct.nii.gz")})
+        assert alone["case"] == "1.2.840"
 
     def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"a_mri\.nii\.gz: wanted its CT at .*a_ct\.nii\.gz, found no such file"):
@@ -138,6 +148,29 @@ class TestMatchGrid:
     def test_the_same_grid_is_left_alone(self) -> None:
         ct = meta(RNG.random((6, 6, 2)))
         assert MatchGridd("ct")({"image": meta(RNG.random((6, 6, 2))), "ct": ct})["ct"] is ct
+        rounded = np.eye(4) + 1e-5 * RNG.standard_normal((4, 4)) * [[1], [1], [1], [0]]
+        ct = meta(RNG.random((6, 6, 2)), rounded)
+        assert MatchGridd("ct")({"image": meta(RNG.random((6, 6, 2))), "ct": ct})["ct"] is ct
+
+    def test_spacings_that_add_up_to_millimetres_are_another_grid(self) -> None:
+        x = np.arange(512.0)[:, None, None] * np.ones((1, 4, 3))
+        ct, wide = meta(x, np.diag([0.4598, 1, 1, 1])), np.diag([0.45, 1, 1, 1])  # 5 mm apart at the last voxel
+        out = MatchGridd("ct")({"image": meta(RNG.random((512, 4, 3)), wide), "ct": ct})["ct"]
+        assert float(out[0, 500, 2, 1]) == pytest.approx(500 * 0.45 / 0.4598, abs=0.01)
+
+    def test_the_outermost_slice_is_no_mixture_with_air(self) -> None:
+        shifted = np.diag([1.0, 1.0, 6.0, 1.0])
+        shifted[2, 3] = 2.4  # four tenths of a slice
+        image = meta(RNG.random((8, 8, 4)), np.diag([1.0, 1.0, 6.0, 1.0]))
+        ct = meta(np.full((8, 8, 4), 40.0), shifted)
+        out = MatchGridd("ct", padding_value=-1024.0)({"image": image, "ct": ct})["ct"]
+        assert out.unique().tolist() == [40.0]
+
+    def test_thin_slices_are_averaged_and_not_skipped(self) -> None:
+        noise = np.random.default_rng(3).normal(0, 10, (32, 32, 60))
+        image = meta(RNG.random((32, 32, 10)), np.diag([1.0, 1.0, 6.0, 1.0]))
+        out = MatchGridd("ct")({"image": image, "ct": meta(noise)})["ct"]
+        assert float(out[..., 1:9].std()) < 5
 
     def test_no_overlap_and_no_orientation_are_refused(self) -> None:
         far = np.eye(4)
@@ -185,6 +218,17 @@ def test_the_slice_axis_comes_last_and_goes_back(codes: str, thick: int, tmp_pat
     np.testing.assert_allclose(np.asarray(back.affine), affine, atol=1e-5)
 
 
+def test_threads_that_share_it_do_not_take_each_others_orientation() -> None:
+    transform = ThickAxisLastd("image")
+    volumes = [meta(np.zeros((6, 6, 6)), np.diag([*spacing, 1.0])) for spacing in ((1, 1, 5), (1, 5, 1), (5, 1, 1))]
+
+    def thickest(i: int) -> float:
+        return spacing_of(transform({"image": volumes[i % 3]})["image"])[-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(thickest, range(300))) == {5.0}
+
+
 def test_equal_spacings_count_as_axial() -> None:
     assert ThickAxisLastd.axcodes(meta(np.zeros((4, 4, 4)), np.diag([1.0, 1.0, 1.0, 1.0]))) == "RAS"
 
@@ -192,7 +236,8 @@ def test_equal_spacings_count_as_axial() -> None:
 def test_head_and_regions_are_added() -> None:
     data = {"image": meta(RNG.random((24, 24, 5))), "ct": meta(head_ct())}
     out = RoiMasksd()(HeadMaskd()(data))
-    assert set(out) == {"image", "ct", "head", "bone", "brain", "dense"}
+    assert set(out) == {"image", "ct", "head", "bone", "brain", "dense", "bone_known", "brain_known"}
+    assert out["brain_known"] == out["bone_known"] == 0
     assert all(out[k].dtype == torch.uint8 and out[k].shape == (1, 24, 24, 5) for k in ("head", "bone", "brain", "dense"))
     assert out["brain"][0, 12, 12, 2] == 1
     assert out["bone"][0, 5, 12, 2] == 1
@@ -200,6 +245,7 @@ def test_head_and_regions_are_added() -> None:
     given[:, 8:16, 8:16] = 1
     kept = RoiMasksd()({**HeadMaskd()(data), "brain": MetaTensor(given)})
     assert torch.equal(kept["brain"].float().as_tensor(), given)
+    assert (kept["brain_known"], kept["bone_known"]) == (1, 0)
 
 
 def test_no_head_and_no_brain_are_refused() -> None:

@@ -263,6 +263,7 @@ def _crop(item: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     for key in ("image", "ct", "label", "brain", "bone", "dense", "head"):
         if key in out:
             out[key] = out[key][tuple(box)]
+    out.pop("label_voxels", None)  # of the whole
     return out
 
 

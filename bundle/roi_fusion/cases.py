@@ -12,6 +12,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def make_splits(cases: Sequence[dict[str, str]], seed: int = 0) -> dict[str, lis
 
 def _read_splits(root: Path) -> dict[str, list[str]] | None:
     file = root / "splits.json"
+    texts = {s: root / "splits" / f"{s}.txt" for s in _SPLITS}
     if file.is_file():
         try:
             content = json.loads(file.read_text())
@@ -142,11 +144,24 @@ def _read_splits(root: Path) -> dict[str, list[str]] | None:
                 raise ValueError("no lists named train, val, test")
         except ValueError as e:
             raise InputError(f'{file}: wanted {{"train": [...], "val": [...], "test": [...]}}, came {e}') from None
-        return {s: [str(n) for n in content.get(s, [])] for s in _SPLITS}
-    texts = {s: root / "splits" / f"{s}.txt" for s in _SPLITS}
-    if any(t.is_file() for t in texts.values()):
-        return {s: t.read_text().split() if t.is_file() else [] for s, t in texts.items()}
-    return None
+        splits = {s: [str(n) for n in content.get(s, [])] for s in _SPLITS}
+    elif any(t.is_file() for t in texts.values()):
+        splits = {s: t.read_text().split() if t.is_file() else [] for s, t in texts.items()}
+    else:
+        return None
+    part_of: dict[str, str] = {}
+    for part, names in splits.items():
+        for name in names:
+            if part_of.setdefault(name, part) != part:
+                where = file if file.is_file() else texts[part]
+                raise InputError(f"{where}: wanted each case in one part, came {name} in {part_of[name]} and in {part}")
+    return splits
+
+
+@lru_cache(maxsize=1)  # a training reads the splits once for each part
+def _warn_of_left_out(root: Path, names: tuple[str, ...], count: int) -> None:
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    logger.warning("%s: %d of %d cases stand in no part of the splits and are left out: %s", root, len(names), count, listed)
 
 
 def load_datalist(
@@ -155,7 +170,7 @@ def load_datalist(
     """The cases of one split, or all of them.
 
     ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name
-    without a folder stays in the list and is refused when it is loaded.
+    without a folder stays in the list and is refused when it is loaded; cases in no part are left out with a warning.
 
     Args:
         dataset_dir: folder of cases.
@@ -164,7 +179,7 @@ def load_datalist(
         allow_missing: also take a folder in which no case has both volumes.
 
     Raises:
-        InputError: when the folder or the split holds no case.
+        InputError: when the folder or the split holds no case, or one case stands in two splits.
     """
     root = Path(dataset_dir)
     cases = find_cases(root, as_bool("allow_missing", allow_missing))
@@ -177,6 +192,10 @@ def load_datalist(
         splits = make_splits(cases, seed)
         write_json(root / "splits.json", splits)
     by_name = {c["case"]: c for c in cases}
+    placed = {n for names in splits.values() for n in names}
+    left_out = tuple(n for n in by_name if n not in placed)
+    if left_out:
+        _warn_of_left_out(root, left_out, len(cases))
     chosen = [by_name.get(n, {"case": n, "folder": str(root / n)}) for n in splits[split]]
     if not chosen:
         raise InputError(f"{root}: wanted at least one case in the {split} split, came {len(cases)} cases and none in it")
@@ -232,7 +251,7 @@ class CaseDataset(CacheDataset):
 
     With `cache` (training, validation) every case is loaded once at the start, results of the deterministic transforms are
     kept in memory up to `cache_rate`, and refused cases leave the data set. Without (inference), cases are loaded one at a
-    time, and a refused one yields ``{"case": name}`` alone, which :func:`collate_cases` turns into an empty batch.
+    time, and a refused one yields ``{"case", "refused": sentence}`` alone, see :func:`collate_cases`.
 
     Args:
         data: entries of :func:`load_datalist`.
@@ -293,7 +312,8 @@ class CaseDataset(CacheDataset):
             return Dataset._transform(self, index)
         except Exception as e:  # one bad case never stops the others
             self._refuse(self.data[index], e)
-            return {"case": _name_of(self.data[index])}
+            name = _name_of(self.data[index])
+            return {"case": name, "refused": self.errors[name]}
 
     def _refuse(self, case: dict[str, Any], error: BaseException) -> None:
         name = _name_of(case)
@@ -319,7 +339,8 @@ def _name_of(case: dict[str, Any]) -> str:
 
 
 def collate_cases(batch: Sequence[Any]) -> dict[str, Any]:
-    """Collate, without refused cases; an empty dictionary when none is left."""
+    """Collate, without refused cases, whose sentences by name lie under ``refused``; nothing else when no case is left."""
     flat = [item for entry in batch for item in (entry if isinstance(entry, list) else [entry])]
     usable = [item for item in flat if "image" in item]
-    return list_data_collate(usable) if usable else {}
+    refused = {item["case"]: item["refused"] for item in flat if "refused" in item}
+    return {**(list_data_collate(usable) if usable else {}), **({"refused": refused} if refused else {})}

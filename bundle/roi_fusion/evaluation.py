@@ -34,11 +34,32 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = [
-    "CaseEvaluator", "CaseMetrics", "CasePreparer", "ResultWriter", "TableWriter", "measure_fused", "require_results",
-    "summarise", "volume_class", "write_tables",
+    "CaseEvaluator", "CaseMetrics", "CasePreparer", "ResultWriter", "TableWriter", "mask_names", "measure_fused",
+    "require_results", "summarise", "volume_class", "write_tables",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
+
+_MASK_KEYS = dict(zip(MASK_NAMES, ("brain", "bone", "label")))
+
+
+def mask_names(guidance_masks: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of masks that guide; one name may come as a word.
+
+    Raises:
+        InputError: for a name that is not of :data:`~roi_fusion.guidance.MASK_NAMES`.
+    """
+    names = (guidance_masks,) if isinstance(guidance_masks, str) else tuple(guidance_masks)
+    for name in names:
+        if name not in MASK_NAMES:
+            raise InputError(f"guidance_masks: wanted names of {', '.join(MASK_NAMES)}, came {name!r}")
+    return names
+
+
+def _has_file(names: Sequence[str], case: Mapping[str, Any]) -> list[str]:
+    """Those masks of :func:`mask_names` that a case, or every case of a batch, brought as a file."""
+    known = (torch.as_tensor(case.get(f"{_MASK_KEYS[name]}_known", 0)) for name in names)
+    return [name for name, value in zip(names, known) if bool((value > 0).all())]
 
 
 class CasePreparer:
@@ -47,27 +68,25 @@ class CasePreparer:
     Args:
         guidance_masks: names of the case's own masks that guide in place of the network's, see
             :data:`~roi_fusion.guidance.MASK_NAMES`. None are taken unless they are named here: a reference lesion that lies
-            beside the images must not find its way into the prediction that it is compared with.
+            beside the images must not find its way into the prediction that it is compared with. A case that lacks the file
+            is guided by the network's own, with a warning.
 
     Raises:
         InputError: for an unknown name.
     """
 
-    def __init__(self, guidance_masks: Sequence[str] = ()) -> None:
-        unknown = [n for n in guidance_masks if n not in MASK_NAMES]
-        if unknown:
-            raise InputError(f"guidance_masks: wanted names of {', '.join(MASK_NAMES)}, came {unknown[0]!r}")
-        self.guidance_masks = tuple(guidance_masks)
+    def __init__(self, guidance_masks: str | Sequence[str] = ()) -> None:
+        self.guidance_masks = mask_names(guidance_masks)
 
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | None = None, non_blocking: bool = False, **_: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, tuple, dict[str, Any]]:
         label = batch.get("label")
         image = batch["image"].to(device, non_blocking=non_blocking)
-        keys = dict(zip(MASK_NAMES, ("brain", "bone", "label")))
-        masks = {n: torch.as_tensor(batch[keys[n]]) for n in self.guidance_masks}
-        if "lesion_mask" in masks and not bool((torch.as_tensor(batch["label_known"]) > 0).all()):
-            del masks["lesion_mask"]
+        masks = {n: torch.as_tensor(batch[_MASK_KEYS[n]]) for n in _has_file(self.guidance_masks, batch)}
+        for name in self.guidance_masks:
+            if name not in masks:
+                logger.warning("%s: no %s.nii.gz to guide by, the network's own guides", batch.get("case"), name)
         return image, None if label is None else label.to(device), (), {"intensity": batch.get("intensity"), "masks": masks}
 
 
@@ -75,6 +94,8 @@ class CaseEvaluator(SupervisedEvaluator):
     """MONAI's evaluator over cases; a batch whose cases were all refused passes without a prediction."""
 
     def _iteration(self, engine: Any, batchdata: dict[str, torch.Tensor]) -> dict:  # type: ignore[override]
+        refused: Any = batchdata.pop("refused", {})  # read by a worker, whose copy of the data set is not this one
+        getattr(getattr(self.data_loader, "dataset", None), "errors", {}).update(refused)
         if not batchdata:
             engine.state.batch = []
             return []  # type: ignore[return-value]
@@ -102,10 +123,10 @@ class CaseMetrics:
     """
 
     def __init__(
-        self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True, guidance_masks: Sequence[str] = ()
+        self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True, guidance_masks: str | Sequence[str] = ()
     ) -> None:
         self.threshold, self.with_baselines = threshold, with_baselines
-        self.lesion_given = "lesion_mask" in guidance_masks
+        self.lesion_given = "lesion_mask" in mask_names(guidance_masks)
         self._rows: list[dict[str, Any]] = []
         self._baseline_rows: dict[str, list[dict[str, Any]]] = {}
         self._name = "score"
@@ -138,7 +159,17 @@ class CaseMetrics:
         threshold = float(self.threshold)
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * _voxel_ml(item)
         if common["volume_class"] != "unknown" and not self.lesion_given:
-            row.update(LesionMetrics()(channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold))
+            outside = _label_outside(item)
+            row.update(
+                LesionMetrics()(
+                    channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold, outside_voxels=outside
+                )
+            )
+            if outside:
+                part = outside * _voxel_ml(item)
+                logger.warning(
+                    "%s: %.2f of %.2f mL of the lesion lie outside of the CT's head, missed", case, part, row["lesion_ml"]
+                )
         row["n_cases"] = 1.0
         row["fused_at_bounds"] = float(count_at_bounds(channel["fused"][None], image[None]))
         if self.with_baselines and case not in self._baseline_rows:
@@ -163,13 +194,20 @@ def _voxel_ml(item: Mapping[str, Any]) -> float:
     return float(np.prod(spacing_of(item["image"]))) / 1000
 
 
+def _label_outside(item: Mapping[str, Any]) -> int:
+    """Voxels of the reference lesion that the crop to the CT's head has left out."""
+    inside = int((torch.as_tensor(item["label"]) > 0).sum())
+    return max(0, round(float(item.get("label_voxels", inside))) - inside)
+
+
 def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor, dict[str, Any]]:
     """What names a case in the table, its image ``[2, X, Y, Z]``, and the regions and constants that it is measured with."""
     image = torch.as_tensor(item["image"]).float().cpu()
     bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
     region = brain_region(brain[None], (bone | dense)[None])[0]
     known = bool(float(item.get("label_known", 0)))
-    volume = float((torch.as_tensor(item["label"]) > 0).sum()) * _voxel_ml(item) if known else math.nan
+    voxels = int((torch.as_tensor(item["label"]) > 0).sum()) + _label_outside(item)
+    volume = voxels * _voxel_ml(item) if known else math.nan
     common = {
         "case": str(item["case"]), "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown",
     }  # fmt: skip
@@ -313,8 +351,8 @@ class ResultWriter:
         guidance_masks: of :class:`CasePreparer`, recorded too.
     """
 
-    def __init__(self, output_dir: str | Path, inferer: SamplingInferer, guidance_masks: Sequence[str] = ()) -> None:
-        self.output_dir, self.inferer, self.guidance_masks = output_dir, inferer, tuple(guidance_masks)
+    def __init__(self, output_dir: str | Path, inferer: SamplingInferer, guidance_masks: str | Sequence[str] = ()) -> None:
+        self.output_dir, self.inferer, self.guidance_masks = output_dir, inferer, mask_names(guidance_masks)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -344,7 +382,7 @@ class ResultWriter:
             "num_inference_steps": len(self.inferer.levels),
             "num_samples": self.inferer.num_samples,
             "guidance": asdict(self.inferer.guidance) if self.inferer.guidance.mode != "off" else {"mode": "off"},
-            "guidance_masks": list(self.guidance_masks),
+            "guidance_masks": _has_file(self.guidance_masks, item),
             "guidance_energy": report["energy"],
             "lesion_spread": report["spread"],
             "lesion_threshold": float(self.inferer.threshold),

@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from .errors import InputError
-from .readers import DicomSeries, is_volume_file, scan_dicom
+from .readers import DicomSeries, is_volume_file, scan_dicom, split_ending
 
 __all__ = ["CONTRAST_ORDER", "LAYOUTS", "CaseSource", "Found", "find_pairs"]
 
@@ -31,6 +32,8 @@ _MASK_WORDS = {
 _MASKS = ("lesion_mask", "bone_mask", "brain_mask")  # of "brain_lesion_mask" the first counts
 #: Alone they mean the lesion; behind a word of _MASK_WORDS they say no more than it.
 _ANY_MASK = {"mask", "masks", "msk", "seg", "label", "roi"}
+#: Before a word of _ANY_MASK a vessel is meant, no lesion; elsewhere they may name the case.
+_VESSEL_WORDS = {"lvo", "cow"}
 _NO_PAIR_WORDS = {"cta", "ctp", "cbf", "cbv", "mtt", "tmax", "perf", "pwi", "swi", "mra", "tof", "sbref", "bold"}
 
 
@@ -104,7 +107,7 @@ class _Part:
 
 
 def _stem(path: Path) -> str:
-    return re.sub(r"(\.nii)?\.(gz|nii|mha|mhd|nrrd|nhdr)$", "", path.name, flags=re.IGNORECASE)
+    return split_ending(path.name)[0]
 
 
 def contrast_of(text: str) -> str:
@@ -145,7 +148,7 @@ def _part(path: Path) -> _Part | None:
     """What a volume file is, by its name; None where the name tells nothing or something that is no part of a pair."""
     entities = [e for e in _stem(path).split("_") if not re.match(r"(sub|ses|space|run)-", e)]
     words = re.split(r"[^a-z0-9]+", "_".join(entities).lower())
-    if _NO_PAIR_WORDS & set(words):
+    if _NO_PAIR_WORDS & set(words) or any(a in _VESSEL_WORDS and b in _ANY_MASK for a, b in pairwise(words)):
         return None
     _, role = _tail(words)
     if not role:  # ct_thin, lesion_r1
@@ -219,7 +222,7 @@ def _find_flat(root: Path, contrast: str) -> list[CaseSource]:
     return [_case(name, parts, contrast) for name, parts in sorted(groups.items())]
 
 
-def _find_bids(root: Path, contrast: str, pattern: str = "sub-*") -> list[CaseSource]:
+def _find_bids(root: Path, contrast: str, pattern: str = "sub-*", derived_mri: bool = False) -> list[CaseSource]:
     bases = [b for b in (root, root / "rawdata", root / "raw_data") if _folders(b, pattern)]
     if not bases:
         return []
@@ -228,8 +231,11 @@ def _find_bids(root: Path, contrast: str, pattern: str = "sub-*") -> list[CaseSo
     cases = []
     for subject in _folders(raw, pattern):
         derived = {p for d in tops for folder in d.rglob(subject.name) if folder.is_dir() for p in _volumes(folder, deep=True)}
-        masks = [p for p in _parts(sorted(derived)) if p.role in _MASKS]
+        beside = _parts(sorted(derived))
+        masks = [p for p in beside if p.role in _MASKS]
         images = _parts(_volumes(subject, deep=True))
+        if derived_mri and not any(p.role == "mri" for p in images):
+            images += [p for p in beside if p.role == "mri"]
         sessions = {s.name: [p for p in images if s in Path(str(p.source)).parents] for s in _folders(subject, "ses-*")}
         whole = {n: s for n, s in sessions.items() if {"ct", "mri"} <= {p.role for p in s}}
         if len(whole) > 1:  # a pair in each session; else CT and MRI of different sessions make one
@@ -242,7 +248,8 @@ def _find_bids(root: Path, contrast: str, pattern: str = "sub-*") -> list[CaseSo
 
 
 def _find_isles24(root: Path, contrast: str) -> list[CaseSource]:
-    return _find_bids(root, contrast, "sub-stroke*")
+    # As published in 2025, DWI and ADC lie below derivatives/ alone, on the grid of the NCCT.
+    return _find_bids(root, contrast, "sub-stroke*", derived_mri=True)
 
 
 def _find_apis(root: Path, contrast: str) -> list[CaseSource]:

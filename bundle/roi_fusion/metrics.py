@@ -7,6 +7,7 @@ as ``monai.metrics`` does when it is given spacing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -362,7 +363,8 @@ class FusionMetrics(Cumulative):
         row.update({f"{n}_ssim_context": regional_ssim(*p, data_range=1.0, context=True) for n, p in pairs.items()})
         row.update({f"{n}_psnr": regional_psnr(*p, data_range=1.0) for n, p in pairs.items()})
         whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
-        row["global_ssim"] = (whole[0] + whole[1]) / 2
+        both = bool(mri.any()) and bool(ct.any())  # of a case that lacks one there is no such mean
+        row["global_ssim"] = (whole[0] + whole[1]) / (2 if both else math.nan)
         sources = fusion_sources(image)
         row["seam_ratio"] = seam_ratio(fused, *sources, bone)
         row["hyperdense_shown"] = hyperdense_shown(fused, *sources, dense, bone)
@@ -393,8 +395,9 @@ class LesionMetrics(Cumulative):
         self.tolerance_mm, self.margin_mm = tolerance_mm, margin_mm
 
     def __call__(
-        self, probability: torch.Tensor, label: torch.Tensor, *, spacing_mm: Sequence[float], threshold: float = 0.5
-    ) -> dict[str, float]:
+        self, probability: torch.Tensor, label: torch.Tensor, *, spacing_mm: Sequence[float], threshold: float = 0.5,
+        outside_voxels: int = 0,
+    ) -> dict[str, float]:  # fmt: skip
         """Measure one case and keep it.
 
         Args:
@@ -402,6 +405,8 @@ class LesionMetrics(Cumulative):
             label: 0/1, same shape.
             spacing_mm: voxel size along the array axes.
             threshold: above which a voxel is lesion.
+            outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and
+                the volume count them, and distances, whose other end is not here, are NaN.
         """
         p, r = (np.asarray(torch.as_tensor(t).detach().cpu())[0] for t in (probability, label))
         mask, truth = p > threshold, r > 0
@@ -411,8 +416,12 @@ class LesionMetrics(Cumulative):
             "lesion_dice": found["dice"], "lesion_nsd_2mm": found["nsd"], "lesion_hd95_mm": found["hd95_mm"],
             "lesion_f1": found["lesion_f1"], "lesion_volume_difference_ml": found["volume_difference_ml"],
             "lesion_ece": expected_calibration_error(p, truth, region), "lesion_brier": brier_score(p, truth, region),
-            "n_empty_pred": float(not mask.any()), "n_empty_ref": float(not truth.any()),
+            "n_empty_pred": float(not mask.any()), "n_empty_ref": float(not truth.any() and not outside_voxels),
         }  # fmt: skip
+        if outside_voxels:
+            row["lesion_dice"] = 2.0 * int((mask & truth).sum()) / (int(mask.sum()) + int(truth.sum()) + outside_voxels)
+            row["lesion_volume_difference_ml"] -= outside_voxels * float(np.prod(spacing_mm)) / 1000
+            row.update(dict.fromkeys(("lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1"), math.nan))
         self.append(torch.tensor([row[n] for n in self.names], dtype=torch.float64))
         return row
 

@@ -18,7 +18,9 @@ import numpy as np
 from .errors import InputError
 from .grids import shear_mm, straighten
 
-__all__ = ["DicomSeries", "Volume", "check_pair", "is_volume_file", "looks_like_ct", "read_volume", "scan_dicom"]
+__all__ = [
+    "DicomSeries", "Volume", "check_pair", "is_volume_file", "looks_like_ct", "read_volume", "scan_dicom", "split_ending",
+]  # fmt: skip
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NIFTI = (".nii.gz", ".nii")
@@ -103,6 +105,13 @@ def _numbers(header: Any, tag: str, count: int) -> np.ndarray:
     if values is None or len(values) != count:
         return np.full(count, np.nan)
     return np.array([float(v) for v in values])
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """A volume file's name as what names it and its ending: DICOM UIDs and versions have dots of their own."""
+    found = re.search(r"(\.nii)?\.(gz|nii|mha|mhd|nrrd|nhdr)$", name, flags=re.IGNORECASE)
+    cut = found.start() if found else len(name)
+    return name[:cut], name[cut:]
 
 
 def is_volume_file(path: Path) -> bool:

@@ -23,6 +23,9 @@ from .ssim import FixedReferenceSsim
 
 __all__ = ["best_slices", "export_slices", "grey_to_hu", "slices_to_cases"]
 
+#: Of pictures whose grey is 0…255; any other would be cut off there unseen.
+_8_BIT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
 
 def grey_to_hu(
     grey: np.ndarray,
@@ -63,9 +66,12 @@ def _read_slice(path: Path) -> np.ndarray:
     """One picture as ``[X, Y]``: x to the patient's left, y to the back."""
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("L")).T
+            mode, grey = picture.mode, np.asarray(picture.convert("L")).T
     except (OSError, ValueError) as e:
         raise InputError(f"{path}: wanted an 8-bit picture, came a file that cannot be read ({e})") from None
+    if mode not in _8_BIT_MODES:
+        raise InputError(f"{path}: wanted an 8-bit picture, came mode {mode}")
+    return grey
 
 
 def _fill(stack: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
@@ -201,9 +207,10 @@ def export_slices(
 
 
 def best_slices(
-    mri: np.ndarray, ct: np.ndarray, brain: np.ndarray, bone: np.ndarray, inside: np.ndarray, updates: int = 40
-) -> np.ndarray:
-    """Pictures whose SSIMs with the MR in the brain and with the CT in bone are optimised directly, in equal parts.
+    mri: np.ndarray, ct: np.ndarray, brain: np.ndarray, bone: np.ndarray, inside: np.ndarray,
+    bone_weight: float = 1.0, updates: int = 40,
+) -> np.ndarray:  # fmt: skip
+    """Pictures whose SSIMs with the MR in the brain and with the CT in bone are optimised directly.
 
     Pixels are free inside the head and 0 outside; regions and references are those that the result is scored by. It is no
     method and, from one start, no proof, but says how much of both scores together is there to be had.
@@ -211,6 +218,7 @@ def best_slices(
     Args:
         mri, ct: 8-bit pictures, ``[N, X, Y]``.
         brain, bone, inside: boolean, same shape.
+        bone_weight: of the CT's SSIM in their sum; the MR's counts 1.
         updates: gradient steps.
 
     Returns:
@@ -222,7 +230,7 @@ def best_slices(
 
     references = torch.cat([volume(mri), volume(ct)], dim=1) / 255
     regions = torch.cat([volume(brain), volume(bone)], dim=1)
-    weights = regions / regions.sum((2, 3), keepdim=True).clamp(min=1)
+    weights = regions / regions.sum((2, 3), keepdim=True).clamp(min=1) * torch.tensor([1.0, bone_weight]).view(1, 2, 1, 1, 1)
     free, ssim = volume(inside), FixedReferenceSsim(references)
     fused = torch.where(regions[:, 1:] > 0, references[:, 1:], references[:, :1]) * free
     move = torch.zeros_like(fused)

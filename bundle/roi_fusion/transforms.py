@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, LoadImaged, MapTransform, Orientation, ResampleToMatch, Transform
+from monai.transforms import InvertibleTransform, LoadImaged, MapTransform, Orientation, Transform
 
 from .errors import InputError
-from .grids import same_grid
+from .grids import resample, same_grid
 from .intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES, compand_hu, soft_knee
 from .knobs import as_bool
+from .readers import split_ending
 from .roi_masks import cranial_masks, head_mask, hyperdense_mask
 
 __all__ = [
@@ -98,7 +99,7 @@ class CompleteCased(Transform):
         d = {**data, "missing": ""}
         if self.allow_missing and d.get("image") is None and d.get("ct") is not None:
             ct = Path(str(d["ct"]))
-            name = ct.name.partition(".")[0]
+            name, _ = split_ending(ct.name)
             d["case"] = d.get("case") or (ct.absolute().parent.name or "case" if name == "ct" else name.removesuffix("_ct"))
             return {**d, "ct_file": str(ct), "missing": "mri"}
         if d.get("image") is None:
@@ -109,7 +110,7 @@ class CompleteCased(Transform):
         if mri.is_dir():
             mri = _mri_in(mri)
             d["image"] = str(mri)
-        stem, dot, ending = mri.name.partition(".")
+        stem, ending = split_ending(mri.name)
         if not d.get("case"):
             d["case"] = (mri.absolute().parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
         if d.get("ct") is None:
@@ -117,7 +118,7 @@ class CompleteCased(Transform):
                 if self.allow_missing:
                     return {**d, "ct_file": "", "missing": "ct"}
                 raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
-            ct = mri.with_name(f"{stem[:-3]}ct{dot}{ending}")
+            ct = mri.with_name(f"{stem[:-3]}ct{ending}")
             if self.allow_missing and not ct.exists():
                 return {**d, "ct_file": "", "missing": "ct"}
             if not ct.exists():
@@ -268,7 +269,10 @@ class RegisterToReferenced(MapTransform):
 
 
 class MatchGridd(MapTransform):
-    """Bring volumes onto the grid of `reference_key` where their grids differ.
+    """Bring volumes onto the grid of `reference_key` where their grids differ by more than a tenth of a voxel.
+
+    By :func:`~roi_fusion.grids.resample`: MONAI's ``ResampleToMatch`` lets the outer half voxel of the field of view fade into
+    the padding, which takes half of the outermost slices' head, and skips over most slices of a thin CT, noise and all.
 
     Args:
         keys: volumes to resample where present.
@@ -294,20 +298,22 @@ class MatchGridd(MapTransform):
         self.mode = [mode] * n if isinstance(mode, str) else list(mode)
         self.padding_value = [padding_value] * n if isinstance(padding_value, (int, float)) else list(padding_value)
         self.reference_key, self.min_overlap = reference_key, min_overlap
-        self._resample = ResampleToMatch()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         reference = d[self.reference_key]
+        affine, shape = np.asarray(reference.affine, dtype=np.float64), reference.shape[1:]
         for key, mode, padding in self.key_iterator(d, self.mode, self.padding_value):
             volume = d[key]
-            if volume.shape == reference.shape and torch.allclose(volume.affine, reference.affine, atol=1e-2):
+            own = np.asarray(volume.affine, dtype=np.float64)
+            if same_grid(volume.shape[1:], own, shape, affine, tolerance_mm=0.1 * min(spacing_of(reference))):
                 continue
             self._check(volume, reference)
-            # MONAI pads by zeros, borders or reflections only: shift so that zero is the padding value.
-            moved = self._resample(volume.float() - padding, reference, mode=mode, padding_mode="zeros") + padding
-            moved.meta["filename_or_obj"] = file_of(volume)
-            d[key] = moved.to(torch.uint8) if mode == "nearest" else moved
+            nearest = mode == "nearest"
+            array = resample(np.asarray(volume[0]), own, shape, affine, outside=padding, nearest=nearest)
+            moved = torch.from_numpy(array)[None]
+            meta = {**reference.meta, "affine": reference.affine.clone(), "filename_or_obj": file_of(volume)}
+            d[key] = MetaTensor(moved.to(torch.uint8) if nearest else moved, meta=meta)
         return d
 
     def _check(self, volume: MetaTensor, reference: MetaTensor) -> None:
@@ -339,20 +345,23 @@ class ThickAxisLastd(MapTransform, InvertibleTransform):
     def __init__(self, keys: KeysCollection, reference_key: str = "image") -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.reference_key = reference_key
-        self._orientation = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
+        # One of each: threads that fill a cache share this transform.
+        labels = (("L", "R"), ("P", "A"), ("I", "S"))
+        self._orientations = {codes: Orientation(axcodes=codes, labels=labels) for codes in ("RAS", "RSA", "ASR")}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        codes = self.axcodes(d[self.reference_key])
+        orientation = self._orientations[self.axcodes(d[self.reference_key])]
         for key in self.key_iterator(d):
-            self._orientation.axcodes = codes
-            d[key] = self._orientation(d[key])
+            d[key] = orientation(d[key])
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self._orientation.inverse(d[key])
+            used = d[key].applied_operations[-1].get("id")
+            orientation = next((o for o in self._orientations.values() if id(o) == used), self._orientations["RAS"])
+            d[key] = orientation.inverse(d[key])
         return d
 
     @staticmethod
@@ -394,7 +403,8 @@ class HeadMaskd(Transform):
 
 
 class RoiMasksd(Transform):
-    """Add the regions that a case does not bring: ``brain``, ``bone`` and ``dense`` (blood or calcium) from the CT in HU.
+    """Add the regions that a case does not bring: ``brain``, ``bone`` and ``dense`` (blood or calcium) from the CT in HU;
+    ``brain_known`` and ``bone_known`` say which it did bring.
 
     Masks that are present stay; the brain is limited to the head. Bone wins where it meets the brain. Without a CT no bone is
     known and the whole head counts as brain; without an MRI all of the head is ``dense``, to be taken from the CT.
@@ -411,6 +421,7 @@ class RoiMasksd(Transform):
         volume = d[self.ct_key]
         ct, head, spacing = np.asarray(volume[0]), np.asarray(d[self.head_key][0]) > 0, spacing_of(volume)
         given = {key: np.asarray(d[key][0]) > 0 for key in ("bone", "brain") if key in d}
+        d.update({f"{key}_known": float(key in given) for key in ("bone", "brain")})
         if d.get("missing") == "ct":
             given = {"brain": head, **given, "bone": np.zeros_like(head)}
         bone, brain = cranial_masks(ct, head, spacing, **given)
@@ -527,7 +538,11 @@ class RecordMeanStdd(MapTransform):
 
 
 class FillUnknownLabeld(Transform):
-    """Add ``label_known``; where a case has no lesion mask, ``label`` is zeros that loss and metrics leave out."""
+    """Add ``label_known``; where a case has no lesion mask, ``label`` is zeros that loss and metrics leave out.
+
+    ``label_voxels`` is the lesion's size before anything is cropped: what lies outside of the CT's field of view is missed, not
+    gone.
+    """
 
     def __init__(self, label_key: str = "label", reference_key: str = "image") -> None:
         self.label_key, self.reference_key = label_key, reference_key
@@ -537,6 +552,7 @@ class FillUnknownLabeld(Transform):
         d["label_known"] = float(self.label_key in d)
         if self.label_key not in d:
             d[self.label_key] = torch.zeros_like(d[self.reference_key], dtype=torch.uint8)
+        d["label_voxels"] = float((d[self.label_key] > 0).sum())
         return d
 
 
