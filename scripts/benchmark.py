@@ -25,6 +25,7 @@ def benchmark(
     networks: tuple[str, ...] = NETWORKS,
     peer_cases: int = 24,
     diffusion_cases: int = 3,
+    robustness_cases: int = 6,
     repeats: int = 2,
     num_workers: int = 2,
     precision: str = "auto",
@@ -37,7 +38,7 @@ def benchmark(
         lesions: packed .npz file of real lesion masks; quality and robustness need it.
         checkpoint: weights to measure.
         stages: parts of quality: train,shipped,peers,diffusion.
-        cases: unseen phantoms; robustness takes a tenth of them.
+        cases: unseen phantoms of quality.
         train_cases: phantoms that the compared trainings see.
         minutes: of each compared training.
         search_minutes: of each of the three trainings that choose a learning rate.
@@ -45,6 +46,7 @@ def benchmark(
         networks: trainings to do, so that several processes can share them.
         peer_cases: unseen phantoms for the trained networks.
         diffusion_cases: crops for the plain diffusion baseline.
+        robustness_cases: unseen phantoms, each in every condition.
         repeats: of each measurement of speed; the fastest counts.
         num_workers: processes that draw phantoms.
         precision: auto, bf16 or fp32, of the network's passes in quality and robustness.
@@ -56,14 +58,14 @@ def benchmark(
     elif lesions is None:
         raise InputError("lesions: wanted a packed .npz file of real lesion masks, came none")
     elif name == "robustness":
-        run_robustness(output_dir, lesions, checkpoint, max(1, cases // 10), precision)
+        run_robustness(output_dir, lesions, checkpoint, robustness_cases, precision)
     else:
         options = QualityOptions(
             output_dir, lesions, checkpoint, cases, train_cases, minutes, search_minutes, ablation_minutes,
-            (networks,) if isinstance(networks, str) else tuple(networks), peer_cases, diffusion_cases,
+            networks, peer_cases, diffusion_cases,
             num_workers=num_workers, precision=precision,
         )  # fmt: skip
-        run_quality(options, (stages,) if isinstance(stages, str) else tuple(stages))
+        run_quality(options, stages)
     print(f"{output_dir}/{name}.json")
 
 

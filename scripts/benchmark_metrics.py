@@ -16,6 +16,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 from scipy import ndimage
 
 from _cli import main
+from roi_fusion.errors import InputError
 from roi_fusion.metrics import lesion_metrics
 
 SHAPE, SPACING_MM, TOLERANCE_MM = (256, 256, 26), (0.9, 0.9, 6.0), 2.0
@@ -26,6 +27,8 @@ def lesion_pair(volume_ml: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     rng = np.random.default_rng(seed)
     distance = np.linalg.norm((np.indices(SHAPE).T - (90, 140, 14)) * SPACING_MM, axis=-1).T
     voxels = round(volume_ml * 1000 / float(np.prod(SPACING_MM)))
+    if not 1 <= voxels < np.prod(SHAPE):
+        raise InputError(f"volumes_ml: wanted volumes of a voxel to the whole image, came {volume_ml:g}")
 
     def draw(shift: tuple[int, int, int]) -> np.ndarray:
         wobble = ndimage.gaussian_filter(rng.standard_normal(SHAPE), [6, 6, 1])
@@ -78,10 +81,12 @@ def run(volumes_ml: tuple[float, ...] = (2.0, 20.0, 120.0), repeats: int = 5) ->
         volumes_ml: lesion volumes.
         repeats: calls of which the fastest counts.
     """
+    if repeats < 1:
+        raise InputError(f"repeats: wanted a whole number of 1 or more, came {repeats}")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    for volume in volumes_ml if isinstance(volumes_ml, (tuple, list)) else (volumes_ml,):
-        print(json.dumps(benchmark(float(volume), repeats)))
+    for volume in volumes_ml:
+        print(json.dumps(benchmark(volume, repeats)))
 
 
 if __name__ == "__main__":

@@ -96,9 +96,9 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def _others(peers: Path) -> dict[str, dict[str, float]]:
     try:
         methods = json.loads(peers.read_text())["methods"]
-    except (ValueError, KeyError, TypeError):
+        return {name: {m: found.get(m) for m in _METRICS} for name, found in methods.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f'{peers}: wanted JSON {{"methods": {{name: {{metric: value}}}}}}, came something else') from None
-    return {name: {m: found.get(m) for m in _METRICS} for name, found in methods.items()}
 
 
 def _regions_of(metrics_script: str) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:

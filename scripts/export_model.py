@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from _cli import main
+from roi_fusion.errors import InputError
 from roi_fusion.export import FORMATS, export_model
 from roi_fusion.prediction import Predictor
 
@@ -17,6 +18,8 @@ def export(format: str, output: str | None = None, checkpoint: str | None = None
         output: file to write.
         checkpoint: weights; the bundle's models/model.pt when not given.
     """
+    if output is not None and Path(output).is_dir():
+        raise InputError(f"output: wanted a file to write, came the folder {output}")
     network = Predictor(checkpoint, device="cpu").network
     default = Path(__file__).resolve().parents[1] / "bundle" / "models" / f"model{FORMATS.get(format, '')}"
     difference = export_model(network, output or default, format)

@@ -10,8 +10,9 @@ So monailabel is installed with --no-deps, and this prints its own requirements 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 LEFT_OUT = {"sam2"}
@@ -26,4 +27,7 @@ def label_requirements() -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(label_requirements()))
+    try:
+        print("\n".join(label_requirements()))
+    except PackageNotFoundError:
+        sys.exit("error: wanted monailabel in this environment (make label installs it), found none")

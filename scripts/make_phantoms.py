@@ -4,6 +4,7 @@
 
 from _cli import main
 from roi_fusion import phantoms
+from roi_fusion.errors import InputError
 from roi_fusion.lesions import PackedLesions
 
 
@@ -37,8 +38,10 @@ def make_phantoms(
         seed: the same seed gives the same voxels.
         num_workers: processes to draw with; an interrupted call is completed by the same call.
     """
+    if lesion_ids is not None and lesions == "procedural":
+        raise InputError(f"lesion_ids: wanted a packed file of --lesions to draw {lesion_ids} from, came none")
     config = phantoms.PhantomConfig(
-        shape=tuple(shape), spacing_mm=tuple(spacing_mm), contrast=contrast, misregistration_mm=misregistration_mm,
+        shape=shape, spacing_mm=spacing_mm, contrast=contrast, misregistration_mm=misregistration_mm,
         lesion_free_share=lesion_free_share, varied_grid=varied_grid,
     )  # fmt: skip
     packed = None if lesions == "procedural" else PackedLesions(lesions, lesion_ids)

@@ -32,9 +32,10 @@ def picture_failures(
         precision: auto, bf16 or fp32, of the network's passes.
     """
     root = Path(benchmark_dir)
-    if not (root / "quality.json").is_file():
-        raise InputError(f"{root / 'quality.json'}: wanted the result of benchmark.py quality, found none")
-    worst = json.loads((root / "quality.json").read_text())["worst_cases"]
+    try:
+        worst = json.loads((root / "quality.json").read_text())["worst_cases"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{root / 'quality.json'}: wanted the result of benchmark.py quality, found none") from None
     predictor = Predictor(checkpoint, num_samples=2, precision=precision)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

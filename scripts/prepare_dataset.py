@@ -3,7 +3,6 @@
 """From what scanners, archives and challenges give to registered case folders."""
 
 from _cli import main
-from roi_fusion.knobs import as_bool
 from roi_fusion.prepare import PrepareOptions, prepare_dataset
 
 
@@ -34,8 +33,8 @@ def prepare(
         num_workers: processes.
     """
     options = PrepareOptions(
-        reference=reference, spacing_mm=tuple(spacing_mm) if isinstance(spacing_mm, (list, tuple)) else spacing_mm,
-        register=as_bool("register", register), affine=as_bool("affine", affine),
+        reference=reference, spacing_mm=spacing_mm,
+        register=register, affine=affine,
     )  # fmt: skip
     record = prepare_dataset(
         input_dir, output_dir, layout=layout, contrast=contrast, masks_dir=masks_dir, num_workers=num_workers, options=options

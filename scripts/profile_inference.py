@@ -10,6 +10,7 @@ import time
 START = time.perf_counter()
 
 from _cli import main  # noqa: E402
+from roi_fusion.errors import InputError  # noqa: E402
 from roi_fusion.knobs import BUNDLE_ROOT  # noqa: E402
 
 
@@ -39,6 +40,9 @@ def profile_inference(
         repeats: runs; the fastest counts.
         table: print PyTorch's table of operators too.
     """
+    for name, count in (("threads", threads), ("repeats", repeats)):
+        if count < 1:
+            raise InputError(f"{name}: wanted a whole number of 1 or more, came {count}")
     import torch
 
     torch.set_num_threads(threads)

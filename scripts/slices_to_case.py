@@ -3,7 +3,6 @@
 """Stack numbered 8-bit CT and MR slices into cases."""
 
 from _cli import main
-from roi_fusion.knobs import as_bool
 from roi_fusion.slices import slices_to_cases
 
 
@@ -29,7 +28,7 @@ def slices_to_case(
     """
     for folder in slices_to_cases(
         ct_dir, mri_dir, output_dir, spacing_mm=spacing_mm, window_hu=window_hu, slice_digits=slice_digits,
-        fill_gaps=as_bool("fill_gaps", fill_gaps),
+        fill_gaps=fill_gaps,
     ):  # fmt: skip
         print(folder)
 

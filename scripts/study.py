@@ -14,7 +14,7 @@ from roi_fusion.studies import STUDIES, load_study, study_table
 
 def study(
     name: str,
-    checkpoint: str | tuple[str, ...],
+    checkpoint: tuple[str, ...],
     dataset_dir: str,
     output_dir: str,
     cases: int | None = None,
@@ -34,14 +34,13 @@ def study(
         raise InputError(f"name: wanted one of {', '.join(STUDIES)}, came {name!r}")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = checkpoint if isinstance(checkpoint, (list, tuple)) else checkpoint.split(",")
-    networks, items = load_study(weights, dataset_dir, cases)
+    networks, items = load_study(checkpoint, dataset_dir, cases)
     rows = []
-    for file, network in zip(weights, networks):
+    for file, network in zip(checkpoint, networks):
         found = STUDIES[name](network, items, Path(dataset_dir), folder, precision)
-        rows += [{**row, "name": f"{Path(file).stem}: {row['name']}"} for row in found] if len(weights) > 1 else found
+        rows += [{**row, "name": f"{Path(file).stem}: {row['name']}"} for row in found] if len(checkpoint) > 1 else found
     path = folder / f"study_{name}.json"
-    names = [_shown(file) for file in weights]
+    names = [_shown(file) for file in checkpoint]
     write_json(path, {"study": name, "checkpoint": names, "precision": precision, "rows": rows, "versions": versions()})
     print(study_table(rows))
     print(path)

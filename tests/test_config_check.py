@@ -124,3 +124,17 @@ def test_walk_sees_every_node() -> None:
         "a#1": {"b": 2},
         "a#1#b": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("evaluate", "wanted the config that it lies over before it, as train.json,evaluate.json"),
+        ("tracking", "wanted a config with a run list"),
+        ("metadata", "wanted a config with a run list"),
+    ],
+)
+def test_what_runs_with_another_config_only_says_so(name: str, cause: str) -> None:
+    fault = find_fault(paths([name]))
+    assert fault is not None
+    assert cause in fault.cause

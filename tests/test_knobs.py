@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
@@ -112,3 +113,15 @@ def test_yes_and_no() -> None:
 
 def test_the_docs_hold_the_table() -> None:
     assert knob_table() in (BUNDLE / "docs" / "README.md").read_text()
+
+
+def test_a_place_that_cannot_be_written_and_a_device_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/run"):
+        with pytest.raises(InputError, match=r"output_dir: wanted a folder to write to, came the file .*/file"):
+            check_config({"output_dir": str(tmp_path / place)}, set())
+    check_config({"output_dir": str(tmp_path / "new" / "run"), "device": "cpu"}, set())
+    with pytest.raises(InputError, match="device: wanted a device of this machine, which has [0-9]+ GPUs, came cuda:99"):
+        check_config({"device": "cuda:99"}, set())
+    with pytest.raises(InputError, match="device: wanted cpu, cuda or cuda:N, came 'gpu'"):
+        check_config({"device": "gpu"}, set())

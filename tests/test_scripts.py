@@ -52,7 +52,7 @@ def test_make_phantoms(tmp_path: Path) -> None:
         (["--num_cases", "1", "--contrast", "t9"], "error: contrast: wanted random or some of adc"),
         (["--num_cases", "1", "--shapes", "2,2,2"], "error: --shapes: wanted one of"),
         (["--num_cases", "1", "--lesions", "none.npz"], "error: none.npz: wanted a packed lesion file"),
-        (["--num_cases", "0"], "error: num_cases: wanted 1 or more, came 0"),
+        (["--num_cases", "0"], "error: num_cases: wanted a whole number of 1 or more, came 0"),
     ],
 )
 def test_make_phantoms_refuses(arguments: list[str], sentence: str, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_measures_and_writes_what_it_prints(
     name: str, data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.study(name, str(weights), str(data), str(tmp_path), cases=1)
+    script.study(name, (str(weights),), str(data), str(tmp_path), cases=1)
     found = json.loads((tmp_path / f"study_{name}.json").read_text())
     assert found["study"] == name
     assert {r["cases"] for r in found["rows"]} == {1}
@@ -64,14 +64,14 @@ def test_a_study_measures_and_writes_what_it_prints(
 def test_several_weights_are_rows_of_one_table(data: Path, weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes())
-    script.study("seams", f"{weights},{other}", str(data), str(tmp_path), cases=1)
+    script.study("seams", (str(weights), str(other)), str(data), str(tmp_path), cases=1)
     names = [r["name"] for r in json.loads((tmp_path / "study_seams.json").read_text())["rows"]]
     assert names == ["model: unguided", "model: guided", "other: unguided", "other: guided"]
 
 
 def test_bad_input_is_one_sentence(data: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"name: wanted one of steps, guidance, .* came 'speed'"):
-        script.study("speed", str(weights), str(data), str(tmp_path))
+        script.study("speed", (str(weights),), str(data), str(tmp_path))
     with pytest.raises(InputError, match="cases: wanted 1 or more, came 0"):
         load_study([weights], data, 0)
 

@@ -59,7 +59,11 @@ def _load(files: Sequence[str | Path]) -> tuple[ConfigParser, dict[str, Path]]:
             raise Fault("-", file, f"wanted an object of ids, came {type(content).__name__}")
         source.update({key.lstrip("+"): file for key in content})
     parser = ConfigParser()
-    parser.read_config([str(f) for f in files])
+    try:
+        parser.read_config([str(f) for f in files])
+    except KeyError as e:  # validate#dataset#data in a config without validate
+        wanted = f"wanted the config that it lies over before it, as train.json,{Path(files[-1]).name}, came it alone ({e})"
+        raise Fault("-", Path(files[-1]), wanted) from None
     return parser, source
 
 
@@ -110,6 +114,8 @@ def find_fault(files: Sequence[str | Path], overrides: Mapping[str, Any] | None 
     except Fault as fault:
         return fault
     config = parser.get()
+    if "run" not in config:
+        return Fault("run", Path(files[-1]), "wanted a config with a run list, or those that it lies over before it")
     file_of = lambda item: source.get(item.split("#")[0], "command line" if item in (overrides or {}) else files[-1])  # noqa: E731
     try:
         check_config(config, STRUCTURE)

@@ -520,7 +520,9 @@ def write_phantoms(
         The name of each case once its files are written.
     """
     if int(num_cases) != num_cases or num_cases < 1:
-        raise InputError(f"num_cases: wanted 1 or more, came {num_cases}")
+        raise InputError(f"num_cases: wanted a whole number of 1 or more, came {num_cases}")
+    if seed < 0:
+        raise InputError(f"seed: wanted a whole number of 0 or more, came {seed}")
     if int(num_workers) != num_workers or num_workers < 0:
         raise InputError(f"num_workers: wanted 0 or more, came {num_workers}")
     root = Path(output_dir)
