@@ -121,7 +121,7 @@ def test_a_place_that_cannot_be_written_and_a_device_that_is_not_there_are_refus
         with pytest.raises(InputError, match=r"output_dir: wanted a folder to write to, came the file .*/file"):
             check_config({"output_dir": str(tmp_path / place)}, set())
     check_config({"output_dir": str(tmp_path / "new" / "run"), "device": "cpu"}, set())
-    with pytest.raises(InputError, match="device: wanted a device of this machine, which has [0-9]+ GPUs, came cuda:99"):
+    with pytest.raises(InputError, match=r"device: wanted a device of this machine, which has [0-9]+ GPUs, came cuda:99"):
         check_config({"device": "cuda:99"}, set())
     with pytest.raises(InputError, match="device: wanted cpu, cuda or cuda:N, came 'gpu'"):
         check_config({"device": "gpu"}, set())
