@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 import fire
 from fire.decorators import SetParseFns
-from fire.parser import DefaultParseValue
 
 from roi_fusion.errors import InputError, input_error_behind
 from roi_fusion.knobs import as_bool
@@ -60,7 +59,7 @@ def as_annotated(name: str, hint: Any, text: str) -> Any:
 
     Args:
         name: of the parameter, for the message.
-        hint: bool, int, float, str, a tuple of them (``1,2,3``), or a union.
+        hint: bool, int, float, str or a tuple of them (``1,2,3``), or one of these or None.
         text: from the command line.
 
     Raises:
@@ -69,20 +68,17 @@ def as_annotated(name: str, hint: Any, text: str) -> Any:
     options = get_args(hint) if get_origin(hint) in (types.UnionType,) else (hint,)
     if type(None) in options and text == "None":
         return None
-    tuples = [o for o in options if get_origin(o) is tuple]
-    plain = [o for o in options if o is not type(None) and o not in tuples]
-    value = DefaultParseValue(text)
-    if tuples and (isinstance(value, (tuple, list)) or not plain):
-        return _tuple(name, get_args(tuples[0]), value)
-    return _scalar(name, plain[0], text)
+    (kind,) = (o for o in options if o is not type(None))
+    return _tuple(name, get_args(kind), text) if get_origin(kind) is tuple else _scalar(name, kind, text)
 
 
-def _tuple(name: str, kinds: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    items = list(value) if isinstance(value, (tuple, list)) else [value]
+def _tuple(name: str, kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
+    """``a,b``, also as Python writes it: ``['a', 'b']``."""
+    items = [item.strip(" '\"") for item in text.strip("[]()").split(",") if item.strip()]
     if kinds[-1] is not Ellipsis and len(items) != len(kinds):
-        raise InputError(f"{name}: wanted {len(kinds)} values as 1,2,3, came {value!r}")
+        raise InputError(f"{name}: wanted {len(kinds)} values as 1,2,3, came {text!r}")
     each = [kinds[0]] * len(items) if kinds[-1] is Ellipsis else kinds
-    return tuple(_scalar(name, kind, str(item)) for kind, item in zip(each, items))
+    return tuple(_scalar(name, kind, item) for kind, item in zip(each, items))
 
 
 def _scalar(name: str, kind: type, text: str) -> Any:

@@ -47,6 +47,10 @@ def test_arguments_become_what_is_annotated(given: Given) -> None:
         "split": None, "most": 7, "spacing": (1.0, 2.0),
     }  # fmt: skip
     assert {k: given[k] for k in wanted} == wanted
+    main(command(given), ["x", "--words", "/a/b.pt,c-d.pt"])
+    assert given["words"] == ("/a/b.pt", "c-d.pt")
+    main(command(given), ["x", "--words", "['a', 'b']"])
+    assert given["words"] == ("a", "b")
     main(command(given), ["007", "--words", "a,2", "--flag", "--split=test", "--spacing", "None"])
     assert {k: given[k] for k in ("folder", "words", "flag", "split", "spacing")} == {
         "folder": "007", "words": ("a", "2"), "flag": True, "split": "test", "spacing": None,
@@ -59,11 +63,11 @@ def test_arguments_become_what_is_annotated(given: Given) -> None:
         ("x --count foo", "error: count: wanted a whole number, came 'foo'"),
         ("x --count 1.5", "error: count: wanted a whole number, came '1.5'"),
         ("x --share half", "error: share: wanted a number, came 'half'"),
-        ("x --shape 4", "error: shape: wanted 3 values as 1,2,3, came 4"),
+        ("x --shape 4", "error: shape: wanted 3 values as 1,2,3, came '4'"),
         ("x --shape a,b,c", "error: shape: wanted a whole number, came 'a'"),
         ("x --flag maybe", "error: flag: wanted true or false, came 'maybe'"),
         ("x --split", "error: split: wanted a text behind it, came nothing"),
-        ("x --spacing 1", "error: spacing: wanted 2 values as 1,2,3, came 1"),
+        ("x --spacing 1", "error: spacing: wanted 2 values as 1,2,3, came '1'"),
         ("x --folders y", "error: --folders: wanted one of --count"),
     ],
 )
