@@ -15,6 +15,7 @@ from roi_fusion.peers import (
     MriLesionNet,
     UngatedLoss,
     UngatedNet,
+    _skip_overflow,
     laplacian_pyramid_fusion,
     make_segmenter,
     segment,
@@ -111,3 +112,16 @@ def test_the_lesion_of_the_mri_alone_does_not_see_the_ct() -> None:
         a, b = (network.decode(network.encode(image, description), noise, t) for image in (first, other))
     assert torch.allclose(a[:, 0], b[:, 0], atol=1e-5)
     assert not torch.allclose(a[:, 1], b[:, 1], atol=1e-2)
+
+
+def test_a_step_without_a_finite_gradient_is_left_out() -> None:
+    layer = torch.nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    optimizer.register_step_pre_hook(_skip_overflow)
+    for scale, moves in ((float("nan"), False), (float("inf"), False), (1.0, True)):
+        optimizer.zero_grad()
+        (layer(torch.ones(1, 2)) * scale).sum().backward()
+        optimizer.step()
+        assert torch.equal(layer.weight, before) is not moves
+        assert torch.isfinite(layer.weight).all()

@@ -270,6 +270,7 @@ def train_peer(name: str, parser: ConfigParser, dataloader: Any, minutes: float,
         network = make_segmenter(name)
         model = _HalfPrecision(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.01)
+    optimizer.register_step_pre_hook(_skip_overflow)
     clock = _Clock(optimizer, minutes)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"), max_epochs=100_000, train_data_loader=dataloader, network=model, optimizer=optimizer,
@@ -278,6 +279,13 @@ def train_peer(name: str, parser: ConfigParser, dataloader: Any, minutes: float,
     trainer.run()
     last = clock.losses[-max(1, len(clock.losses) // 4) :]
     return TrainedPeer(network.eval(), learning_rate, len(clock.losses), clock.elapsed / 60, sum(last) / len(last))
+
+
+def _skip_overflow(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Leave out a step whose gradient is not finite, as nnU-Net's gradient scaler does: one of them ends a training."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not all(bool(torch.isfinite(g).all()) for g in grads):
+        optimizer.zero_grad(set_to_none=True)
 
 
 class _LossOf(nn.Module):
