@@ -65,7 +65,7 @@ def as_annotated(name: str, hint: Any, text: str) -> Any:
     Raises:
         InputError: when the text is no such thing.
     """
-    options = get_args(hint) if get_origin(hint) in (types.UnionType,) else (hint,)
+    options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if type(None) in options and text == "None":
         return None
     (kind,) = (o for o in options if o is not type(None))

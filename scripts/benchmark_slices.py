@@ -62,13 +62,12 @@ def benchmark_slices(
     how = ["--checkpoint", str(Path(checkpoint).resolve()), "--precision", precision]
     _run([*command, *where, *how], BUNDLE_ROOT)
     pictures = export_slices(root / "results", root / "fused" / "ours", (0.0, 255.0))
-    limits = {f"limit_{weight:g}": label for weight, label in _LIMITS.items()}
-    for name, weight in zip(limits, _LIMITS):
-        _write_limit(source, root / "fused", name, weight, regions)
+    _write_limits(source, root / "fused", regions)
     score = ["--data", str(source), "--fused", str(root / "fused"), "--out", str(root / "metrics"), "--all"]
     _run([str(Path(metrics_script).resolve()), *score], root)
-    scored = {name: json.loads((root / "metrics" / f"{name}.json").read_text()) for name in ("ours", *limits)}
-    means = {name: _means(rows.values()) for name, rows in scored.items()}
+    labels = {"ours": _OURS, **{_limit_name(weight): label for weight, label in _LIMITS.items()}}
+    scored = {name: json.loads((root / "metrics" / f"{name}.json").read_text()) for name in labels}
+    means = {labels[name]: _means(rows.values()) for name, rows in scored.items()}
     patients: dict[str, list[dict[str, float]]] = {}
     for picture, row in scored["ours"].items():
         patients.setdefault(Path(picture).stem[:-2], []).append(row)
@@ -77,14 +76,14 @@ def benchmark_slices(
         root / "harvard.json",
         {
             "slices": len(pictures),
-            "methods": {**{{"ours": _OURS, **limits}[name]: found for name, found in means.items()}, **others},
+            "methods": {**means, **others},
             "by_patient": by_patient,
             "precision": precision,
             "versions": versions(),
         },
     )
-    for name, found in means.items():
-        print(f"{name}: {found}")
+    for label, found in means.items():
+        print(f"{label}: {found}")
     print(root / "harvard.json")
 
 
@@ -113,10 +112,12 @@ def _regions_of(metrics_script: str) -> Callable[[np.ndarray], tuple[np.ndarray,
     return module.masks
 
 
-def _write_limit(
-    source: Path, fused: Path, name: str, bone_weight: float, regions: Callable[[np.ndarray], tuple[np.ndarray, ...]]
-) -> None:
-    """Pictures of the limit beside ours: free where ours shows the head, black elsewhere."""
+def _limit_name(bone_weight: float) -> str:
+    return f"limit_{bone_weight:g}"
+
+
+def _write_limits(source: Path, fused: Path, regions: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> None:
+    """Pictures of each limit beside ours: free where ours shows the head, black elsewhere."""
     names = sorted(p.name for p in (fused / "ours").glob("*.png"))
     mri, ct, ours = (
         np.stack([np.asarray(Image.open(folder / n).convert("L")) for n in names])
@@ -124,9 +125,11 @@ def _write_limit(
     )
     bone, brain = (np.stack(masks) for masks in list(zip(*map(regions, ct)))[:2])
     head = np.stack([ndimage.binary_fill_holes(picture > 0) for picture in ours])
-    (fused / name).mkdir(exist_ok=True)
-    for file, picture in zip(names, best_slices(mri, ct, brain, bone, head, bone_weight)):
-        Image.fromarray(picture).save(fused / name / file)
+    for bone_weight in _LIMITS:
+        folder = fused / _limit_name(bone_weight)
+        folder.mkdir(exist_ok=True)
+        for name, picture in zip(names, best_slices(mri, ct, brain, bone, head, bone_weight)):
+            Image.fromarray(picture).save(folder / name)
 
 
 def _run(arguments: list[str], folder: Path) -> None:

@@ -32,10 +32,7 @@ def prepare(
         masks_dir: folder <case>/ with brain and bone masks of TotalSegmentator or SynthStrip, used instead of ours.
         num_workers: processes.
     """
-    options = PrepareOptions(
-        reference=reference, spacing_mm=spacing_mm,
-        register=register, affine=affine,
-    )  # fmt: skip
+    options = PrepareOptions(reference=reference, spacing_mm=spacing_mm, register=register, affine=affine)
     record = prepare_dataset(
         input_dir, output_dir, layout=layout, contrast=contrast, masks_dir=masks_dir, num_workers=num_workers, options=options
     )

@@ -118,7 +118,7 @@ def test_the_docs_hold_the_table() -> None:
 def test_a_place_that_cannot_be_written_and_a_device_that_is_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/run"):
-        with pytest.raises(InputError, match=r"output_dir: wanted a folder to write to, came the file .*/file"):
+        with pytest.raises(InputError, match=r"output_dir: wanted a folder, came the file .*/file"):
             check_config({"output_dir": str(tmp_path / place)}, set())
     check_config({"output_dir": str(tmp_path / "new" / "run"), "device": "cpu"}, set())
     with pytest.raises(InputError, match=r"device: wanted a device of this machine, which has [0-9]+ GPUs, came cuda:99"):

@@ -59,11 +59,13 @@ class TestCompleteCase:
         assert CompleteCased()({"image": str(tmp_path / "p7" / "mri.nii")})["case"] == "p7"
 
     def test_names_may_have_dots(self, tmp_path: Path) -> None:
-        for name in ("1.2.840_mri.nii.gz", "1.2.840_ct.nii.gz", "1.2.841.mha", "ct.mha"):
+        for name in ("1.2.840_mri.nii.gz", "1.2.840_ct.nii.gz", "1.2.841.mha", "ct.mha", "a.B_mri.mgz", "a.B_ct.mgz"):
             (tmp_path / name).touch()
         out = CompleteCased()({"image": str(tmp_path / "1.2.840_mri.nii.gz")})
         assert (out["case"], out["ct"]) == ("1.2.840", str(tmp_path / "1.2.840_ct.nii.gz"))
         assert CompleteCased()({"image": str(tmp_path / "1.2.841.mha"), "ct": str(tmp_path / "ct.mha")})["case"] == "1.2.841"
+        out = CompleteCased()({"image": str(tmp_path / "a.B_mri.mgz")})  # whatever ending a reader takes
+        assert (out["case"], out["ct"]) == ("a.B", str(tmp_path / "a.B_ct.mgz"))
         alone = CompleteCased(allow_missing=True)({"image": None, "ct": str(tmp_path / "1.2.840_ct.nii.gz")})
         assert alone["case"] == "1.2.840"
 

@@ -21,7 +21,7 @@ import numpy as np
 from monai.data import CacheDataset, Dataset, list_data_collate
 from monai.transforms import Compose, LoadImage
 
-from .errors import InputError
+from .errors import InputError, causes_of, input_error_behind
 from .knobs import as_bool
 
 __all__ = [
@@ -229,19 +229,18 @@ def inference_datalist(
 
 def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
     """One sentence on why a case was refused: the InputError behind `error`, else what the reader said of which file."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        error, cause = cause, cause.__cause__ or cause.__context__
+    found = input_error_behind(error)
+    if found is not None:
+        return str(found)
     for key in CASE_FILES:
         if key in case and isinstance(case[key], str):
             try:
                 LoadImage(image_only=True)(case[key])
             except Exception as e:  # whatever a reader raises on a broken file
                 first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-                found = "no such file" if not Path(case[key]).exists() else first_line[:160]
-                return f"{case[key]}: wanted a readable volume, came: {found}"
+                came = "no such file" if not Path(case[key]).exists() else first_line[:160]
+                return f"{case[key]}: wanted a readable volume, came: {came}"
+    *_, error = causes_of(error)
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return f"{case.get('case', 'case')}: wanted a usable case, came {type(error).__name__}: {first_line[:200]}"
 

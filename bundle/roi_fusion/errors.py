@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "input_error_behind"]
+from collections.abc import Iterator
+
+__all__ = ["InputError", "causes_of", "input_error_behind"]
 
 
 class InputError(ValueError):
     """Input that cannot be used. ``str(error)`` is one sentence for the user: where, what was wanted, what came."""
 
 
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that led to it, the first one last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
 def input_error_behind(error: BaseException) -> InputError | None:
     """The InputError that an exception is, or that led to it: MONAI and its config parser wrap what they meet."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
+    return next((cause for cause in causes_of(error) if isinstance(cause, InputError)), None)

@@ -159,7 +159,7 @@ class CaseMetrics:
         threshold = float(self.threshold)
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * _voxel_ml(item)
         if common["volume_class"] != "unknown" and not self.lesion_given:
-            outside = _label_outside(item)
+            _, outside = _lesion_voxels(item)
             row.update(
                 LesionMetrics()(
                     channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold, outside_voxels=outside
@@ -194,10 +194,11 @@ def _voxel_ml(item: Mapping[str, Any]) -> float:
     return float(np.prod(spacing_of(item["image"]))) / 1000
 
 
-def _label_outside(item: Mapping[str, Any]) -> int:
-    """Voxels of the reference lesion that the crop to the CT's head has left out."""
+def _lesion_voxels(item: Mapping[str, Any]) -> tuple[int, int]:
+    """Voxels of the reference lesion: all, and those that the crop to the CT's head has left out."""
     inside = int((torch.as_tensor(item["label"]) > 0).sum())
-    return max(0, round(float(item.get("label_voxels", inside))) - inside)
+    total = max(inside, round(float(item.get("label_voxels", inside))))
+    return total, total - inside
 
 
 def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor, dict[str, Any]]:
@@ -206,8 +207,7 @@ def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
     bone, dense, brain = (torch.as_tensor(item[k]).cpu() > 0 for k in ("bone", "dense", "brain"))
     region = brain_region(brain[None], (bone | dense)[None])[0]
     known = bool(float(item.get("label_known", 0)))
-    voxels = int((torch.as_tensor(item["label"]) > 0).sum()) + _label_outside(item)
-    volume = voxels * _voxel_ml(item) if known else math.nan
+    volume = _lesion_voxels(item)[0] * _voxel_ml(item) if known else math.nan
     common = {
         "case": str(item["case"]), "lesion_ml": volume, "volume_class": volume_class(volume) if known else "unknown",
     }  # fmt: skip

@@ -121,7 +121,7 @@ KNOBS: dict[str, Knob] = {
     "precision": Knob(
         "str",
         "auto",
-        "auto: bfloat16 on CUDA, float32 elsewhere; bf16 (1.6 times as fast a case where a CPU has it) and fp32 force one",
+        "auto: bfloat16 on CUDA, float32 elsewhere; bf16 (where a CPU has it 1.6 times as fast, 4 draws) and fp32 force one",
         choices=PRECISIONS,
         where=_BOTH,
     ),
@@ -261,7 +261,7 @@ def check_writable(name: str, folder: str | Path) -> None:
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         came = f"the file {there}" if not there.is_dir() else f"{there}, which cannot be written to"
-        raise InputError(f"{name}: wanted a folder to write to, came {came}")
+        raise InputError(f"{name}: wanted a folder, came {came}")
 
 
 def _wanted(knob: Knob) -> str:

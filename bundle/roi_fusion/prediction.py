@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from .cases import collate_cases, inference_datalist, sentence_for
 from .errors import InputError
 from .evaluation import CasePreparer, ResultWriter
-from .knobs import BUNDLE_ROOT, inference_parser
+from .knobs import BUNDLE_ROOT, check_writable, inference_parser
 from .results import RESULT_FILES, save_case
 from .resume import load_weights
 
@@ -84,8 +84,8 @@ class Predictor:
         self, mri_path: str | Path, ct_path: str | Path, output_dir: str | Path | None = None
     ) -> dict[str, np.ndarray]:
         """Predict one pair; see :func:`predict`."""
-        if output_dir is not None and Path(output_dir).is_file():
-            raise InputError(f"output_dir: wanted a folder, came the file {output_dir}")
+        if output_dir is not None:
+            check_writable("output_dir", output_dir)
         case = _prepare(self._parser, mri_path, ct_path)
         extra = self._preparer(collate_cases([case]))[3]  # what guides, as an evaluation hands it over
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()

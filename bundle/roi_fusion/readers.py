@@ -108,8 +108,8 @@ def _numbers(header: Any, tag: str, count: int) -> np.ndarray:
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A volume file's name as what names it and its ending: DICOM UIDs and versions have dots of their own."""
-    found = re.search(r"(\.nii)?\.(gz|nii|mha|mhd|nrrd|nhdr)$", name, flags=re.IGNORECASE)
+    """A volume file's name as what names it and its ending, of letters: DICOM UIDs and versions have dots of their own."""
+    found = re.search(r"(\.nii)?\.[a-z]+$", name, flags=re.IGNORECASE)
     cut = found.start() if found else len(name)
     return name[:cut], name[cut:]
 

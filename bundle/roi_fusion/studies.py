@@ -26,6 +26,7 @@ from .errors import InputError
 from .evaluation import CaseMetrics
 from .guidance import GuidedDraw, RoiGuidance
 from .inferers import PREDICTION_CHANNELS, SamplingInferer, sample_case
+from .intensity import IntensityMap
 from .knobs import inference_parser
 from .metrics import entropy_bits, lesion_region
 from .network import RoiFusionNet, autocast_for
@@ -123,9 +124,9 @@ def guidance(
     def without_network(item: Mapping[str, Any]) -> torch.Tensor:
         image = torch.as_tensor(item["image"])[None]
         masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
-        mri, ct = ((float(item["intensity"][f"{v}_mean"]), float(item["intensity"][f"{v}_std"])) for v in ("mri", "ct"))
-        settings = RoiGuidance(num_updates=updates, gamma=0)
-        draw = GuidedDraw(settings, network, image, mri, ct, spacing_of(item["image"]), masks)
+        scale, settings = IntensityMap.from_case(item["intensity"]), RoiGuidance(num_updates=updates, gamma=0)
+        scales = (scale.mri_mean, scale.mri_std), (scale.ct_mean, scale.ct_std)
+        draw = GuidedDraw(settings, network, image, *scales, spacing_of(item["image"]), masks)
         level = _inferer(None, precision=precision).levels[-1]
         with torch.no_grad():
             raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)
