@@ -29,6 +29,7 @@ def benchmark(
     repeats: int = 2,
     num_workers: int = 2,
     precision: str = "auto",
+    earlier: str = "",
 ) -> None:
     """Run one part of the benchmark; an interrupted one goes on where it stopped.
 
@@ -50,6 +51,8 @@ def benchmark(
         repeats: of each measurement of speed; the fastest counts.
         num_workers: processes that draw phantoms.
         precision: auto, bf16 or fp32, of the network's passes in quality and robustness.
+        earlier: quality.json of a run with the same options and other shipped weights; with --stages shipped its trained
+            networks are not trained again.
     """
     if name not in ("quality", "speed", "robustness"):
         raise InputError(f"name: wanted quality, speed or robustness, came {name!r}")
@@ -63,7 +66,7 @@ def benchmark(
         options = QualityOptions(
             output_dir, lesions, checkpoint, cases, train_cases, minutes, search_minutes, ablation_minutes,
             networks, peer_cases, diffusion_cases,
-            num_workers=num_workers, precision=precision,
+            num_workers=num_workers, precision=precision, earlier=earlier,
         )  # fmt: skip
         run_quality(options, stages)
     print(f"{output_dir}/{name}.json")

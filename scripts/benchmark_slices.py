@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from _cli import main
 from roi_fusion.cases import write_json
@@ -27,6 +28,12 @@ _OURS = "ROI Fusion, guided, window 0-255"
 #: What is there to be had, by the weight of bone: as much as brain, and so much that brain falls to 0.90.
 _LIMITS = {1.0: "both SSIMs optimised directly, background 0", 4.0: "the same, bone four times as much"}
 
+#: Pasting by the metric's own bone: with the background of the MR, and with a black one, as ours.
+_PASTES = {
+    "paste": "CT>=200 pasted into MRI, measured here",
+    "paste_on_black": "CT>=200 pasted into MRI, background 0 as ours",
+}
+
 
 def benchmark_slices(
     slices_dir: str,
@@ -38,7 +45,8 @@ def benchmark_slices(
 ) -> None:
     """Stack the slices, fuse them by inference.json, export them by the window 0,255, score them; write harvard.json.
 
-    Two more rows say what is there to be had: pictures whose SSIMs in the metric's own regions were optimised directly.
+    Two more rows say what is there to be had: pictures whose SSIMs in the metric's own regions were optimised directly. Two
+    paste the CT into the MR by the metric's own bone; the margin to them is given with an interval.
 
     Args:
         slices_dir: folder with CT/ and MRI/ pictures, as the Harvard Whole Brain Atlas in the fusion literature.
@@ -62,10 +70,10 @@ def benchmark_slices(
     how = ["--checkpoint", str(Path(checkpoint).resolve()), "--precision", precision]
     _run([*command, *where, *how], BUNDLE_ROOT)
     pictures = export_slices(root / "results", root / "fused" / "ours", (0.0, 255.0))
-    _write_limits(source, root / "fused", regions)
+    _write_rules_and_limits(source, root / "fused", regions)
     score = ["--data", str(source), "--fused", str(root / "fused"), "--out", str(root / "metrics"), "--all"]
     _run([str(Path(metrics_script).resolve()), *score], root)
-    labels = {"ours": _OURS, **{_limit_name(weight): label for weight, label in _LIMITS.items()}}
+    labels = {"ours": _OURS, **{_limit_name(weight): label for weight, label in _LIMITS.items()}, **_PASTES}
     scored = {name: json.loads((root / "metrics" / f"{name}.json").read_text()) for name in labels}
     means = {labels[name]: _means(rows.values()) for name, rows in scored.items()}
     patients: dict[str, list[dict[str, float]]] = {}
@@ -78,6 +86,7 @@ def benchmark_slices(
             "slices": len(pictures),
             "methods": {**means, **others},
             "by_patient": by_patient,
+            "margins": [{"over": labels[name], **_margin(scored["ours"], scored[name])} for name in _PASTES],
             "precision": precision,
             "versions": versions(),
         },
@@ -90,6 +99,28 @@ def benchmark_slices(
 def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     rows = list(rows)
     return {m: round(float(np.mean([r[m] for r in rows if m in r])), 4) for m in _METRICS}
+
+
+def _margin(ours: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """By how much the sum of both SSIMs is higher, slice by slice: mean, bootstrap interval over slices, patients so."""
+
+    def total(row: Mapping[str, float]) -> float:
+        return row.get("brain_ssim", np.nan) + row.get("bone_ssim", np.nan)
+
+    found = {picture: total(row) - total(other[picture]) for picture, row in ours.items()}
+    found = {picture: d for picture, d in found.items() if np.isfinite(d)}
+    patients: dict[str, list[float]] = {}
+    for picture, difference in found.items():
+        patients.setdefault(Path(picture).stem[:-2], []).append(difference)
+    differences = np.array(list(found.values()))
+    interval = stats.bootstrap((differences,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+    return {
+        "slices": len(found),
+        "mean": round(float(differences.mean()), 4),
+        "ci95": [round(float(v), 4) for v in interval.confidence_interval],
+        "patients": len(patients),
+        "patients_better": sum(np.mean(d) > 0 for d in patients.values()),
+    }
 
 
 def _others(peers: Path) -> dict[str, dict[str, float]]:
@@ -116,8 +147,8 @@ def _limit_name(bone_weight: float) -> str:
     return f"limit_{bone_weight:g}"
 
 
-def _write_limits(source: Path, fused: Path, regions: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> None:
-    """Pictures of each limit beside ours: free where ours shows the head, black elsewhere."""
+def _write_rules_and_limits(source: Path, fused: Path, regions: Callable[[np.ndarray], tuple[np.ndarray, ...]]) -> None:
+    """Pictures of each limit and of pasting beside ours; limits are free where ours shows the head, black elsewhere."""
     names = sorted(p.name for p in (fused / "ours").glob("*.png"))
     mri, ct, ours = (
         np.stack([np.asarray(Image.open(folder / n).convert("L")) for n in names])
@@ -125,10 +156,12 @@ def _write_limits(source: Path, fused: Path, regions: Callable[[np.ndarray], tup
     )
     bone, brain = (np.stack(masks) for masks in list(zip(*map(regions, ct)))[:2])
     head = np.stack([ndimage.binary_fill_holes(picture > 0) for picture in ours])
-    for bone_weight in _LIMITS:
-        folder = fused / _limit_name(bone_weight)
+    paste = np.where(bone, ct, mri)
+    pictures = {_limit_name(weight): best_slices(mri, ct, brain, bone, head, weight) for weight in _LIMITS}
+    for method, stack in {**pictures, "paste": paste, "paste_on_black": paste * head}.items():
+        folder = fused / method
         folder.mkdir(exist_ok=True)
-        for name, picture in zip(names, best_slices(mri, ct, brain, bone, head, bone_weight)):
+        for name, picture in zip(names, stack):
             Image.fromarray(picture).save(folder / name)
 
 

@@ -78,6 +78,43 @@ def test_what_is_done_is_not_done_again(finished: Path, tmp_path: Path, monkeypa
     assert {m["cases"] for m in fewer.values()} == {1}
 
 
+def test_trained_networks_can_be_taken_over_from_an_earlier_run(tmp_path: Path) -> None:
+    """Those of other shipped weights, and tests that would need both runs' cases, are not."""
+
+    def pair(ours: str, other: str) -> dict[str, str]:
+        return {"ours": ours, "other": other}
+
+    earlier = {
+        "options": {"cases": 3, "minutes": 1.0, "networks": ["dynunet"]},
+        "methods": {
+            "ROI Fusion": {"cases": 1}, "ROI Fusion on the same crops": {"cases": 1},
+            "ours": {"cases": 2}, "dynunet": {"cases": 2},
+        },
+        "tests": [pair("ours", "dynunet"), pair("ROI Fusion", "dynunet"), pair("ROI Fusion", "paste")],
+        "trainings": {"dynunet": {"steps": 5}},
+        "versions": {"torch": "2"},
+    }  # fmt: skip
+    file = tmp_path / "quality.json"
+    file.write_text(json.dumps(earlier))
+    content = {
+        "options": {"cases": 3, "minutes": 1.0, "networks": ("segresnet",)},
+        "methods": {"ROI Fusion": {"cases": 3}},
+        "tests": [pair("ROI Fusion", "average")],
+        "trainings": {},
+    }
+    benchmark._take_over(content, file)
+    assert content["methods"] == {"ROI Fusion": {"cases": 3}, "ours": {"cases": 2}, "dynunet": {"cases": 2}}
+    assert content["tests"] == [pair("ROI Fusion", "average"), pair("ours", "dynunet")]
+    assert content["trainings"] == earlier["trainings"]
+    assert content["taken_over"] == {"methods": ["ours", "dynunet"], "versions": {"torch": "2"}}
+    content["options"]["minutes"] = 22.0  # type: ignore[index]
+    with pytest.raises(InputError, match=r"quality\.json: wanted minutes 22\.0 as in this run, came 1\.0"):
+        benchmark._take_over(content, file)
+    file.write_text("[]")
+    with pytest.raises(InputError, match=r"wanted the result of benchmark\.py quality"):
+        benchmark._take_over(content, file)
+
+
 def test_ablations_want_the_training_of_ours_first(small_dataset: Path, tmp_path: Path) -> None:
     for name in ("train_cases", "test_cases"):
         shutil.copytree(small_dataset, tmp_path / name)

@@ -268,7 +268,7 @@ def test_names_are_unique() -> None:
     assert len({unique_run_name() for _ in range(50)}) == 50
 
 
-@pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns"])
+@pytest.mark.parametrize("uri", ["file:///some/folder", "mlruns"])
 def test_a_file_store_is_refused_in_a_sentence(uri: str, local: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tracking_uri: .*Use a SQLite URI"):
         TrackingHandler(tmp_path, None, BUNDLE, tracking_uri=uri)

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from .lesions import PackedLesions
 from .metrics import LesionMetrics
 from .network import RoiFusionNet
 from .package import check_weights
-from .peers import SEGMENTERS, laplacian_pyramid_fusion, segment
+from .peers import SEGMENTERS, DiffusionPeer, laplacian_pyramid_fusion, segment
 from .phantoms import PhantomConfig, make_phantoms
 from .results import versions
 from .resume import load_weights
@@ -68,6 +67,9 @@ class QualityOptions:
         learning_rates: tried for each network.
         num_workers: processes that draw phantoms.
         precision: of the network's passes, see :func:`~roi_fusion.network.autocast_for`.
+        earlier: ``quality.json`` of a run with the same options and other shipped weights. What it holds of the trained
+            networks, which do not depend on those, is taken over where this folder has none; for pairs of both, which need each
+            case's numbers, there is no test then.
     """
 
     output_dir: str
@@ -84,6 +86,7 @@ class QualityOptions:
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     num_workers: int = 2
     precision: str = "auto"
+    earlier: str = ""
 
     def __post_init__(self) -> None:
         for name in ("cases", "train_cases", "peer_cases"):
@@ -193,6 +196,7 @@ def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> Non
             return rows
 
         _each(root, method, test_dir, options.cases if guidance.mode != "off" else options.peer_cases, measure)
+    _measure_crops(options, root, test_dir, "ROI Fusion on the same crops", network)
 
 
 def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
@@ -229,24 +233,25 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
 def _measure_diffusion(options: QualityOptions, root: Path, test_dir: Path) -> None:
     """The plain baseline on crops in the middle of the head: a whole case takes it some 20 minutes on two cores."""
     peer = trained_network(root / "peers", DIFFUSION)
-    own: dict[str, Any] = {
-        f"{label_of('short')} on the same crops": trained_network(root / "peers", "short"),
-        "ROI Fusion on the same crops": load_weights(RoiFusionNet(), options.checkpoint).eval(),
-    }
+    label = f"{label_of('short')} on the same crops"
+    _measure_crops(options, root, test_dir, "plain diffusion, 50 steps", peer)
+    _measure_crops(options, root, test_dir, label, trained_network(root / "peers", "short"))
+
+
+def _measure_crops(options: QualityOptions, root: Path, test_dir: Path, method: str, network: Any) -> None:
+    """Fusion metrics of one network on the crops that the plain diffusion is measured on."""
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=options.precision)
 
     def measure(item: Any) -> list[dict[str, Any]]:
-        crop, rows = _crop(item, _CROP), []
-        image = torch.as_tensor(crop["image"])[None].float()
-        runs: dict[str, Callable[[], torch.Tensor]] = {"plain diffusion, 50 steps": lambda: peer.fuse(image)[0]}
-        runs.update({label: partial(sample_case, inferer, network, crop) for label, network in own.items()})
-        for method, run in runs.items():
-            start = time.perf_counter()
-            fused = run()[:1]
-            rows.append({**measure_fused(crop, method, fused), "seconds": time.perf_counter() - start})
-        return rows
+        crop = _crop(item, _CROP)
+        start = time.perf_counter()
+        if isinstance(network, DiffusionPeer):
+            fused = network.fuse(torch.as_tensor(crop["image"])[None].float())[0][:1]
+        else:
+            fused = sample_case(inferer, network, crop)[:1]
+        return [{**measure_fused(crop, method, fused), "seconds": time.perf_counter() - start}]
 
-    _each(root, "plain diffusion", test_dir, options.diffusion_cases, measure)
+    _each(root, method, test_dir, options.diffusion_cases, measure)
 
 
 def _crop(item: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
@@ -281,7 +286,9 @@ def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, A
     rows += [{**r, "method": shared} for r in rows if r["method"] == "ROI Fusion" and r["case"] in first]
     peers = {f.stem: json.loads(f.read_text()) for f in sorted((root / "peers").glob("*.json"))}
     content = {
-        "options": {k: v for k, v in asdict(replace(options, output_dir="", lesions="", checkpoint="")).items() if v != ""},
+        "options": {
+            k: v for k, v in asdict(replace(options, output_dir="", lesions="", checkpoint="", earlier="")).items() if v != ""
+        },
         "methods": {
             method: {"cases": len(part), **{m: s for m, s in summarise_rows(part).items()}}
             for method in dict.fromkeys(r["method"] for r in rows)
@@ -294,8 +301,28 @@ def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, A
         "worst_cases": _worst(rows),
         "versions": versions(),
     }
+    if options.earlier:
+        _take_over(content, Path(options.earlier))
     write_json(root / "quality.json", content)
     return content
+
+
+def _take_over(content: dict[str, Any], file: Path) -> None:
+    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
+    try:
+        held = json.loads(file.read_text())
+        found, options = held["methods"], held["options"]
+        tests, trainings, machine = held["tests"], held["trainings"], held["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{file}: wanted the result of benchmark.py quality, found none") from None
+    for name, value in json.loads(json.dumps(content["options"])).items():
+        if name not in ("earlier", "networks", "num_workers") and options.get(name) != value:
+            raise InputError(f"{file}: wanted {name} {value} as in this run, came {options.get(name)}")
+    taken = [m for m in found if m not in content["methods"] and not m.startswith("ROI Fusion")]
+    content["methods"].update({m: found[m] for m in taken})
+    content["tests"] += [t for t in tests if t["ours"] in taken and t["other"] in taken]
+    content["trainings"] = {**trainings, **content["trainings"]}
+    content["taken_over"] = {"methods": taken, "versions": machine}
 
 
 def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -127,11 +127,13 @@ def eval_metrics(quality: Mapping[str, Any]) -> dict[str, float]:
 
 
 def model_card_parts(quality: Mapping[str, Any]) -> dict[str, str]:
-    """The generated parts of ``bundle/docs/README.md``."""
+    """The generated parts of ``README.md`` and of ``bundle/docs/README.md``."""
     shared = next((n for n in quality["methods"] if n.startswith("ROI Fusion, first")), "")
     names = ("ROI Fusion", shared, "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "target")
     methods = {n: quality["methods"][n] for n in names if n in quality["methods"]}
+    headline = {n: quality["methods"][n] for n in ("ROI Fusion", "average", "maximum", "paste") if n in quality["methods"]}
     return {
+        "quality:headline": quality_table(headline, (*FUSION[:5], "lesion_dice", "lesion_nsd_2mm")),
         "quality:fusion": quality_table(methods, FUSION),
         "quality:lesion": quality_table(methods, LESION),
         "quality:contrast": quality_table(quality["by_contrast"], ("brain_ssim", "bone_ssim", *LESION[:3]), "contrast"),

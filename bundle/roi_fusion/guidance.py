@@ -171,7 +171,8 @@ class GuidedDraw:
         from_ct = self._from_ct = torch.maximum(bone, dense)
         self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
         self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
-        self._low, self._high = self._limits()
+        if self.settings.mode == "logits":
+            self._low, self._high = self._limits()
         # Windows on the voxels beside see the edge from its other side.
         weights = torch.cat([brain_region(brain * (1 - bone), from_ct), beside(from_ct) * inside], dim=1)
         amounts = weights.sum((0, 2, 3, 4)).clamp(min=1)
