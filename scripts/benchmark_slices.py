@@ -119,7 +119,7 @@ def _margin(ours: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping
         "mean": round(float(differences.mean()), 4),
         "ci95": [round(float(v), 4) for v in interval.confidence_interval],
         "patients": len(patients),
-        "patients_better": sum(np.mean(d) > 0 for d in patients.values()),
+        "patients_better": sum(bool(np.mean(d) > 0) for d in patients.values()),
     }
 
 

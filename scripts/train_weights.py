@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The training behind bundle/models/model.pt: data, four trainings, calibration; an interrupted call goes on where it was."""
+"""The training behind bundle/models/model.pt: data, five trainings, calibration; an interrupted call goes on where it was."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ COARSE = PhantomConfig(shape=(128, 128, 24), spacing_mm=(1.8, 1.8, 6.0), contras
 VARIED = PhantomConfig(varied_grid=True)
 #: Most of these show what is learnt last: lesions in T1, then T2 and ADC.
 HARD = PhantomConfig(varied_grid=True, contrast="t1,t1,t1,t2,adc")
+#: New heads and lesions for the last training, more of them in the contrast that lesions are found worst in.
+FRESH = PhantomConfig(varied_grid=True, contrast="adc,adc,t2,t1,dwi,flair")
 _TRAINING = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", "configs/train.json"]
 
 
@@ -38,11 +40,13 @@ def train_weights(
     coarse_cases: int = 160,
     varied_cases: int = 136,
     hard_cases: int = 120,
+    fresh_cases: int = 160,
     calibration_cases: int = 48,
     coarse_epochs: int = 37,
     varied_epochs: int = 39,
     hard_epochs: int = 21,
-    last_epochs: int = 18,
+    long_epochs: int = 18,
+    fresh_epochs: int = 60,
     publish: bool = False,
     num_workers: int = 2,
 ) -> None:
@@ -55,11 +59,13 @@ def train_weights(
         coarse_cases: phantoms of 128x128x24 voxels, on which lesions are learnt fast.
         varied_cases: phantoms of 0.4-1.2 mm in plane, 3-7 mm slices or 1 mm isotropic.
         hard_cases: further phantoms of varied grids, mostly of the contrasts that lesions are hard to see in.
+        fresh_cases: phantoms of varied grids that no training before has seen.
         calibration_cases: phantoms of 256x256x26 voxels for temperature, threshold and volume interval.
         coarse_epochs: of the first training, 80 steps each.
         varied_epochs: of the second, 68 steps each.
         hard_epochs: of the third, on the varied and the hard phantoms, 128 steps each.
-        last_epochs: of the fourth, on the same again from a rate of 4e-4.
+        long_epochs: of the fourth, on the same again from a rate of 4e-4.
+        fresh_epochs: of the fifth, on the fresh phantoms, 80 steps each, with a CT up to 3 mm and 3° beside its place.
         publish: copy the weights to bundle/models/model.pt.
         num_workers: processes that draw phantoms.
     """
@@ -79,9 +85,11 @@ def train_weights(
     varied_train = phantoms("varied_train", VARIED, varied_cases, 70)
     varied_val = phantoms("varied_val", VARIED, 6, 71, held_masks)
     hard_train = phantoms("hard_train", HARD, hard_cases, 72)
+    fresh_train = phantoms("fresh_train", FRESH, fresh_cases, 74)
     coarse = _data_set(root / "coarse", [coarse_train], coarse_val)
     varied = _data_set(root / "varied", [varied_train], varied_val)
     hard = _data_set(root / "hard", [varied_train, hard_train], varied_val)
+    fresh = _data_set(root / "fresh", [fresh_train], varied_val)
     calibration = phantoms("calibration", PhantomConfig(misregistration_mm=2.0), calibration_cases, 700, held_masks)
 
     shared = ["--batch_size", "2", "--preset", "stroke", "--precision", "bf16"]
@@ -96,11 +104,15 @@ def train_weights(
     for name, data, epochs, before, more in (
         ("varied_run", varied, varied_epochs, "coarse_run", ["--learning_rate", "6e-4"]),
         ("hard_run", hard, hard_epochs, "varied_run", ["--learning_rate", "6e-4", "--gamma", "6"]),
-        ("last_run", hard, last_epochs, "hard_run", ["--learning_rate", "4e-4", "--gamma", "6"]),
-    ):
+        ("long_run", hard, long_epochs, "hard_run", ["--learning_rate", "4e-4", "--gamma", "6"]),
+        (
+            "fresh_run", fresh, fresh_epochs, "long_run",
+            ["--learning_rate", "5e-4", "--gamma", "6", "--jitter_mm", "3", "--jitter_degrees", "3"],
+        ),
+    ):  # fmt: skip
         start = ["--initial_weights", str(root / before / "model.pt"), "--val_interval", str(max(1, epochs // 2))]
         _train(root / name, data, epochs, [*fine, *start, *more])
-    found = calibrate_checkpoint(root / "last_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
+    found = calibrate_checkpoint(root / "fresh_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
     print(json.dumps(found, indent=2))
     digest = sha256_of(root / "model.pt")
     print(f"{root / 'model.pt'} sha256 {digest}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import benchmark_slices
 from conftest import BUNDLE, ROOT
 from test_slices import pictures
 
@@ -91,3 +92,15 @@ def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
     assert "m.py: wanted a function masks(ct) that gives bone, brain and head, found none" in text
+
+
+def test_the_margin_over_a_rule_is_paired_by_slice_and_counted_by_patient() -> None:
+    """Two patients, one better by 0.1 in each slice, one worse by 0.02; a slice without bone is left out."""
+    ours = {f"1600{k}.png": {"brain_ssim": 0.9, "bone_ssim": 0.8 + 0.01 * k} for k in range(4)}
+    ours |= {f"2000{k}.png": {"brain_ssim": 0.7, "bone_ssim": 0.8 + 0.01 * k} for k in range(4)}
+    other = {n: {**row, "bone_ssim": row["bone_ssim"] + (-0.1 if n < "2" else 0.02)} for n, row in ours.items()}
+    ours["16009.png"] = other["16009.png"] = {"brain_ssim": 0.5}
+    found = json.loads(json.dumps(benchmark_slices._margin(ours, other)))
+    assert (found["slices"], found["patients"], found["patients_better"]) == (8, 2, 1)
+    assert found["mean"] == pytest.approx(0.04)
+    assert found["ci95"][0] < 0.04 < found["ci95"][1]

@@ -45,7 +45,7 @@ def test_the_whole_command_trains_calibrates_and_publishes(tmp_path: Path, monke
         run.mkdir()
 
     def calibrated(checkpoint: Any, dataset_dir: Any, split: Any, output: Path, **_: Any) -> dict[str, Any]:
-        assert (Path(checkpoint).parent.name, split) == ("last_run", None)
+        assert (Path(checkpoint).parent.name, split) == ("fresh_run", None)
         output.write_bytes(b"weights")
         return {"temperature": 2.0}
 
@@ -56,7 +56,8 @@ def test_the_whole_command_trains_calibrates_and_publishes(tmp_path: Path, monke
     monkeypatch.setattr(script, "BUNDLE_ROOT", tmp_path / "bundle")
     (tmp_path / "bundle" / "models").mkdir(parents=True)
     script.train_weights(str(tmp_path / "out"), "lesions.npz", publish=True)
-    assert [name for name, _ in trained] == ["coarse_run", "varied_run", "hard_run", "last_run"]
+    assert [name for name, _ in trained] == ["coarse_run", "varied_run", "hard_run", "long_run", "fresh_run"]
     assert trained[2][1] == ["varied_train_phantom_0000", "hard_train_phantom_0000"]
+    assert trained[4][1] == ["fresh_train_phantom_0000"]
     digest, name = (tmp_path / "bundle" / "models" / "model.pt.sha256").read_text().split()
     assert (digest, name) == (script.sha256_of(tmp_path / "bundle" / "models" / "model.pt"), "model.pt")
