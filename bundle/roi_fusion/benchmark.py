@@ -312,7 +312,8 @@ def _take_over(content: dict[str, Any], file: Path) -> None:
     try:
         held = json.loads(file.read_text())
         found, options = held["methods"], held["options"]
-        tests, trainings, machine = held["tests"], held["trainings"], held["versions"]
+        tests, trainings = held["tests"], held["trainings"]
+        machine = held.get("taken_over", held)["versions"]  # what was taken over before is of that machine still
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{file}: wanted the result of benchmark.py quality, found none") from None
     for name, value in json.loads(json.dumps(content["options"])).items():
