@@ -78,7 +78,7 @@ def benchmark_slices(
     means = {labels[name]: _means(rows.values()) for name, rows in scored.items()}
     patients: dict[str, list[dict[str, float]]] = {}
     for picture, row in scored["ours"].items():
-        patients.setdefault(Path(picture).stem[:-2], []).append(row)
+        patients.setdefault(_patient_of(picture), []).append(row)
     by_patient = {patient: {"slices": len(rows), **_means(rows)} for patient, rows in sorted(patients.items())}
     write_json(
         root / "harvard.json",
@@ -101,6 +101,11 @@ def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {m: round(float(np.mean([r[m] for r in rows if m in r])), 4) for m in _METRICS}
 
 
+def _patient_of(picture: str) -> str:
+    """16003.png: patient 160, slice 3."""
+    return Path(picture).stem[:-2]
+
+
 def _margin(ours: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """By how much the sum of both SSIMs is higher, slice by slice: mean, bootstrap interval over slices, patients so."""
 
@@ -111,7 +116,7 @@ def _margin(ours: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping
     found = {picture: d for picture, d in found.items() if np.isfinite(d)}
     patients: dict[str, list[float]] = {}
     for picture, difference in found.items():
-        patients.setdefault(Path(picture).stem[:-2], []).append(difference)
+        patients.setdefault(_patient_of(picture), []).append(difference)
     differences = np.array(list(found.values()))
     interval = stats.bootstrap((differences,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
     return {

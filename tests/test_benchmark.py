@@ -128,6 +128,12 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_an_earlier_result_that_is_not_there_is_named_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.json: wanted the result of benchmark\.py quality, found none"):
+        run_quality(replace(_options(tmp_path), earlier=str(tmp_path / "none.json")), ["shipped"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_paired_tests_are_scipys() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.8, 0.1, 12), rng.normal(0.6, 0.1, 12)

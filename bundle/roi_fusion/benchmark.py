@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,8 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
     for stage in stages:
         if stage not in STAGES:
             raise InputError(f"stages: wanted some of {', '.join(STAGES)}, came {stage!r}")
+    if options.earlier:  # an error found after hours of measuring would be found late
+        _read_earlier(_stated(options), Path(options.earlier))
     root = Path(options.output_dir)
     root.mkdir(parents=True, exist_ok=True)
     _begin_or_continue(options, root)
@@ -286,9 +288,7 @@ def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, A
     rows += [{**r, "method": shared} for r in rows if r["method"] == "ROI Fusion" and r["case"] in first]
     peers = {f.stem: json.loads(f.read_text()) for f in sorted((root / "peers").glob("*.json"))}
     content = {
-        "options": {
-            k: v for k, v in asdict(replace(options, output_dir="", lesions="", checkpoint="", earlier="")).items() if v != ""
-        },
+        "options": _stated(options),
         "methods": {
             method: {"cases": len(part), **{m: s for m, s in summarise_rows(part).items()}}
             for method in dict.fromkeys(r["method"] for r in rows)
@@ -307,22 +307,33 @@ def _collect(options: QualityOptions, root: Path, test_dir: Path) -> dict[str, A
     return content
 
 
-def _take_over(content: dict[str, Any], file: Path) -> None:
-    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
+def _stated(options: QualityOptions) -> dict[str, Any]:
+    """The options that ``quality.json`` states: all but places on this machine."""
+    return {k: v for k, v in asdict(options).items() if k not in ("output_dir", "lesions", "checkpoint", "earlier")}
+
+
+def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """An earlier ``quality.json``, refused where it was made with other options."""
     try:
-        held = json.loads(file.read_text())
-        found, options = held["methods"], held["options"]
-        tests, trainings = held["tests"], held["trainings"]
-        machine = held.get("taken_over", held)["versions"]  # what was taken over before is of that machine still
+        held: dict[str, Any] = json.loads(file.read_text())
+        found = {name: held[name] for name in ("methods", "options", "tests", "trainings", "versions")}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{file}: wanted the result of benchmark.py quality, found none") from None
-    for name, value in json.loads(json.dumps(content["options"])).items():
-        if name not in ("earlier", "networks", "num_workers") and options.get(name) != value:
-            raise InputError(f"{file}: wanted {name} {value} as in this run, came {options.get(name)}")
-    taken = [m for m in found if m not in content["methods"] and not m.startswith("ROI Fusion")]
-    content["methods"].update({m: found[m] for m in taken})
-    content["tests"] += [t for t in tests if t["ours"] in taken and t["other"] in taken]
-    content["trainings"] = {**trainings, **content["trainings"]}
+    for name, value in json.loads(json.dumps(options)).items():
+        came = found["options"].get(name)
+        if name not in ("networks", "num_workers") and came != value:
+            raise InputError(f"{file}: wanted {name} {value} as in this run, came {came}")
+    return held
+
+
+def _take_over(content: dict[str, Any], file: Path) -> None:
+    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
+    held = _read_earlier(content["options"], file)
+    taken = [m for m in held["methods"] if m not in content["methods"] and not m.startswith("ROI Fusion")]
+    content["methods"].update({m: held["methods"][m] for m in taken})
+    content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken]
+    content["trainings"] = {**held["trainings"], **content["trainings"]}
+    machine = held.get("taken_over", held)["versions"]  # what was taken over before is of that machine still
     content["taken_over"] = {"methods": taken, "versions": machine}
 
 

@@ -112,7 +112,7 @@ def robustness_table(robustness: Mapping[str, Any]) -> str:
 def _worst_table(worst: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
-            str(w["case"]), str(w["contrast"]), f"{w['lesion_ml']:.1f}", f"{w['lesion_pred_ml']:.1f}",
+            str(w["case"]), str(w["contrast"]), f"{w['lesion_ml']:.2f}", f"{w['lesion_pred_ml']:.2f}",
             f"{w['lesion_dice']:.3f}", f"{w['brain_ssim']:.3f}", f"{w['bone_ssim']:.3f}",
         ]
         for w in worst

@@ -169,9 +169,9 @@ class GuidedDraw:
         # Blood and calcium: where the CT's own numbers say so, and where the network took the CT by three quarters or more.
         dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (gate + 1)), self._hyperdense(hu, brain))
         from_ct = self._from_ct = torch.maximum(bone, dense)
-        self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
-        self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
         if self.settings.mode == "logits":
+            self._pace = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(gate))) * inside * (1 - from_ct)
+            self._moved, self._last_move = torch.zeros_like(gate), torch.zeros_like(gate)
             self._low, self._high = self._limits()
         # Windows on the voxels beside see the edge from its other side.
         weights = torch.cat([brain_region(brain * (1 - bone), from_ct), beside(from_ct) * inside], dim=1)
