@@ -23,13 +23,15 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import device_list, device_map
 
-from roi_fusion.cases import sentence_for
+from roi_fusion.config.check import check_config
+from roi_fusion.data.cases import sentence_for
+from roi_fusion.data.results import RESULT_FILES, write_volume
+from roi_fusion.data.transforms.loading import CompleteCased
+from roi_fusion.engine.checkpoint import load_weights
+from roi_fusion.engine.evaluator import CaseMetrics
+from roi_fusion.engine.writers import ResultWriter
 from roi_fusion.errors import InputError
-from roi_fusion.evaluation import CaseMetrics, ResultWriter, write_tables
-from roi_fusion.knobs import check_config
-from roi_fusion.results import RESULT_FILES, write_volume
-from roi_fusion.resume import load_weights
-from roi_fusion.transforms import CompleteCased
+from roi_fusion.metrics.table import write_tables
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +44,24 @@ MODELS = {
 #: What of a training's request is used: any other text would be evaluated as Python by the config.
 _TRAIN_KEYS = ("model", "device", "max_epochs", "val_split", "multi_gpu", "gpus")
 _TRAIN_KNOBS = (
-    "learning_rate", "final_learning_rate", "warmup_steps", "ema_decay", "batch_size", "samples_per_case", "patch_size",
-    "preset", "alpha", "beta", "gamma", "roi_weight", "jitter_mm", "jitter_degrees", "val_interval", "num_inference_steps",
+    "learning_rate",
+    "final_learning_rate",
+    "warmup_steps",
+    "ema_decay",
+    "batch_size",
+    "samples_per_case",
+    "patch_size",
+    "preset",
+    "alpha",
+    "beta",
+    "gamma",
+    "roi_weight",
+    "jitter_mm",
+    "jitter_degrees",
+    "val_interval",
+    "num_inference_steps",
     "seed",
-)  # fmt: skip
+)
 
 
 def first_of(value: Any) -> Any:

@@ -116,7 +116,8 @@ class Studies(LocalDatastore):
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         from roi_fusion.errors import InputError
-        from roi_fusion.transforms import CheckVolumesd
+
+        from roi_fusion.data.transforms.loading import CheckVolumesd
 
         plain_name("tag", label_tag)
         image_file = self.get_image_uri(image_id)

@@ -28,9 +28,9 @@ if "start_server" in sys.argv and not any(a.startswith(("-i", "--ho")) for a in 
 sys.path.insert(0, str(BUNDLE))
 
 from bundle_tasks import KINDS, MODELS, BatchInfer, Infer, LeastKnown, Metrics, Train, check_device, first_of  # noqa: E402
+from roi_fusion.errors import InputError  # noqa: E402
 
 from roi_fusion import __version__  # noqa: E402
-from roi_fusion.errors import InputError  # noqa: E402
 
 #: What of an inference's request is used: anything more could name a file.
 _INFER_KEYS = ("model", "image", "ct", "kind", "device", "result_extension", "save_label", "label_tag")

@@ -18,7 +18,7 @@ import fire
 from fire.decorators import SetParseFns
 
 from roi_fusion.errors import InputError, input_error_behind
-from roi_fusion.knobs import as_bool
+from roi_fusion.values import as_bool
 
 _NOUNS = {int: "a whole number", float: "a number", str: "a text"}
 

@@ -2,13 +2,14 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """The benchmark: quality, speed and robustness, as JSON and as docs/benchmarks.md."""
 
-from _cli import main
-from roi_fusion.benchmark import STAGES, QualityOptions, run_quality
-from roi_fusion.benchmark_networks import NETWORKS
 from roi_fusion.errors import InputError
-from roi_fusion.knobs import BUNDLE_ROOT
-from roi_fusion.robustness import run_robustness
-from roi_fusion.speed import run_speed
+
+from _cli import main
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion_tools.benchmark.networks import NETWORKS
+from roi_fusion_tools.benchmark.quality import STAGES, QualityOptions, run_quality
+from roi_fusion_tools.benchmark.robustness import run_robustness
+from roi_fusion_tools.benchmark.speed import run_speed
 
 
 def benchmark(
@@ -64,10 +65,21 @@ def benchmark(
         run_robustness(output_dir, lesions, checkpoint, robustness_cases, precision)
     else:
         options = QualityOptions(
-            output_dir, lesions, checkpoint, cases, train_cases, minutes, search_minutes, ablation_minutes,
-            networks, peer_cases, diffusion_cases,
-            num_workers=num_workers, precision=precision, earlier=earlier,
-        )  # fmt: skip
+            output_dir,
+            lesions,
+            checkpoint,
+            cases,
+            train_cases,
+            minutes,
+            search_minutes,
+            ablation_minutes,
+            networks,
+            peer_cases,
+            diffusion_cases,
+            num_workers=num_workers,
+            precision=precision,
+            earlier=earlier,
+        )
         run_quality(options, stages)
     print(f"{output_dir}/{name}.json")
 

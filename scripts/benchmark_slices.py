@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from roi_fusion.errors import InputError
 from scipy import ndimage, stats
 
 from _cli import main
-from roi_fusion.cases import write_json
-from roi_fusion.errors import InputError
-from roi_fusion.knobs import BUNDLE_ROOT
-from roi_fusion.results import versions
-from roi_fusion.slices import best_slices, export_slices, slices_to_cases
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.data.results import versions
+from roi_fusion.values import write_json
+from roi_fusion_tools.slices import best_slices, export_slices, slices_to_cases
 
 _METRICS = ("brain_ssim", "bone_ssim", "VIF", "Qabf")
 _OURS = "ROI Fusion, guided, window 0-255"

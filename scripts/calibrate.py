@@ -3,7 +3,7 @@
 """Fit the lesion's temperature, threshold and volume interval on validation cases and store them with the weights."""
 
 from _cli import main
-from roi_fusion.calibration import calibrate_checkpoint
+from roi_fusion.engine.calibration import calibrate_checkpoint
 
 
 def calibrate(
@@ -29,9 +29,15 @@ def calibrate(
         precision: auto, bf16 or fp32.
     """
     facts = calibrate_checkpoint(
-        checkpoint, dataset_dir, split, output, num_inference_steps=num_inference_steps, num_samples=num_samples,
-        guidance=guidance, precision=precision,
-    )  # fmt: skip
+        checkpoint,
+        dataset_dir,
+        split,
+        output,
+        num_inference_steps=num_inference_steps,
+        num_samples=num_samples,
+        guidance=guidance,
+        precision=precision,
+    )
     for name in ("temperature", "threshold", "volume_quantile"):
         print(f"{name}: {facts[name]:.3f}")
     print(f"{output}: from {facts['cases']} cases")

@@ -5,7 +5,7 @@
 import sys
 
 from _cli import main
-from roi_fusion.config_check import find_fault
+from roi_fusion.config.faults import find_fault
 
 
 def check_config(*config_files: str) -> None:

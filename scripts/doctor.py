@@ -5,7 +5,7 @@
 import sys
 
 from _cli import main
-from roi_fusion.doctor import diagnose, prescription, read_chart
+from roi_fusion.engine.doctor import diagnose, prescription, read_chart
 
 
 def doctor(run_dir: str) -> None:

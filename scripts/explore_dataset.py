@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from _cli import main
-from roi_fusion.cases import find_cases
-from roi_fusion.explore import FLAGS, look_at_case, write_exploration
+from roi_fusion.data.cases import find_cases
+from roi_fusion_tools.explore import FLAGS, look_at_case, write_exploration
 
 
 def explore_dataset(dataset_dir: str, output_dir: str | None = None) -> None:

@@ -4,10 +4,11 @@
 
 from pathlib import Path
 
-from _cli import main
 from roi_fusion.errors import InputError
-from roi_fusion.export import FORMATS, export_model
-from roi_fusion.prediction import Predictor
+
+from _cli import main
+from roi_fusion.engine.prediction import Predictor
+from roi_fusion_tools.export import FORMATS, export_model
 
 
 def export(format: str, output: str | None = None, checkpoint: str | None = None) -> None:

@@ -3,7 +3,7 @@
 """Export fused volumes to 8-bit slices by one fixed window in MRI units."""
 
 from _cli import main
-from roi_fusion import slices
+from roi_fusion_tools import slices
 
 
 def export_slices(results_dir: str, output_dir: str, window_mri: tuple[float, float], volume: str = "fused") -> None:

@@ -7,9 +7,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from _cli import main
 from roi_fusion.errors import InputError
-from roi_fusion.phantoms import PhantomConfig, write_phantoms
+
+from _cli import main
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 PHANTOMS = PhantomConfig(shape=(128, 128, 20), spacing_mm=(1.8, 1.8, 7.5), lesion_free_share=0.0)

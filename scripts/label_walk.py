@@ -15,9 +15,9 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 import requests
+from roi_fusion.errors import InputError
 
 from _cli import main
-from roi_fusion.errors import InputError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -67,12 +67,15 @@ def picture(path: Path, mri: np.ndarray, ct: np.ndarray, truth: np.ndarray, befo
     z = int(truth.sum((0, 1)).argmax())
     top = float(np.percentile(mri[..., z], 99.5))
     panels = [
-        ("MRI, true lesion", mri, truth, (0, top)), ("CT", ct, None, (-20, 100)),
-        ("fused", before["fused"], None, (0, top)), ("uncertainty, bits", before["uncertainty"], None, (0, 1)),
+        ("MRI, true lesion", mri, truth, (0, top)),
+        ("CT", ct, None, (-20, 100)),
+        ("fused", before["fused"], None, (0, top)),
+        ("uncertainty, bits", before["uncertainty"], None, (0, 1)),
         (f"lesion before: Dice {dice(before['lesion'], truth):.2f}", mri, before["lesion"], (0, top)),
         (f"lesion after: Dice {dice(after['lesion'], truth):.2f}", mri, after["lesion"], (0, top)),
-        ("fused after", after["fused"], None, (0, top)), ("uncertainty after, bits", after["uncertainty"], None, (0, 1)),
-    ]  # fmt: skip
+        ("fused after", after["fused"], None, (0, top)),
+        ("uncertainty after, bits", after["uncertainty"], None, (0, 1)),
+    ]
     figure, axes = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
     for axis, (title, volume, mask, (low, high)) in zip(axes.flat, panels):
         colours = "magma" if "bits" in title else "gray"

@@ -9,10 +9,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from _cli import main
 from roi_fusion.errors import InputError
-from roi_fusion.package import FOLDER_NAME, write_package
-from roi_fusion.phantoms import PhantomConfig, write_phantoms
+
+from _cli import main
+from roi_fusion_tools.package import FOLDER_NAME, write_package
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import write_phantoms
 
 
 def make_package(output_dir: str = "dist", trial: bool = True) -> None:
@@ -37,10 +39,22 @@ def _try(package: Path, folder: Path) -> None:
     list(write_phantoms(data, 4, PhantomConfig(shape=(48, 48, 8), spacing_mm=(4.8, 4.8, 18.0), lesion_free_share=0.0)))
     common = ["--dataset_dir", str(data)]
     _run(
-        root, "training", "--config_file", "configs/train.json", *common, "--output_dir", str(folder / "run"),
-        "--max_epochs", "1", "--val_interval", "1", "--patch_size", "[32,32,4]",
-        "--initial_weights", str(root / "models" / "model.pt"),
-    )  # fmt: skip
+        root,
+        "training",
+        "--config_file",
+        "configs/train.json",
+        *common,
+        "--output_dir",
+        str(folder / "run"),
+        "--max_epochs",
+        "1",
+        "--val_interval",
+        "1",
+        "--patch_size",
+        "[32,32,4]",
+        "--initial_weights",
+        str(root / "models" / "model.pt"),
+    )
     _run(root, "--config_file", "configs/inference.json", *common, "--output_dir", str(folder / "results"))
     if not (folder / "results" / "report.html").is_file():
         raise InputError(f"{package}: wanted a report from the unpacked package, found none")

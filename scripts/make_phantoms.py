@@ -2,10 +2,11 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Make a data set of registered MRI and head CT phantoms with known brain, bone and lesion masks."""
 
-from _cli import main
-from roi_fusion import phantoms
 from roi_fusion.errors import InputError
-from roi_fusion.lesions import PackedLesions
+
+from _cli import main
+from roi_fusion.data.lesions import PackedLesions
+from roi_fusion_tools.phantoms import render as phantoms
 
 
 def make_phantoms(
@@ -41,9 +42,13 @@ def make_phantoms(
     if lesion_ids is not None and lesions == "procedural":
         raise InputError(f"lesion_ids: wanted a packed file of --lesions to draw {lesion_ids} from, came none")
     config = phantoms.PhantomConfig(
-        shape=shape, spacing_mm=spacing_mm, contrast=contrast, misregistration_mm=misregistration_mm,
-        lesion_free_share=lesion_free_share, varied_grid=varied_grid,
-    )  # fmt: skip
+        shape=shape,
+        spacing_mm=spacing_mm,
+        contrast=contrast,
+        misregistration_mm=misregistration_mm,
+        lesion_free_share=lesion_free_share,
+        varied_grid=varied_grid,
+    )
     packed = None if lesions == "procedural" else PackedLesions(lesions, lesion_ids)
     phantoms.make_phantoms(output_dir, num_cases, config, lesions=packed, seed=seed, num_workers=num_workers)
     print(f"{num_cases} cases in {output_dir}")

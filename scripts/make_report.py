@@ -3,7 +3,7 @@
 """Write report.html of a training, an evaluation or an inference again, from the files it left."""
 
 from _cli import main
-from roi_fusion.report import write_report
+from roi_fusion.report.page import write_report
 
 
 def make_report(results_dir: str, history_dir: str | None = None, max_cases: int = 24) -> None:

@@ -4,9 +4,10 @@
 
 from pathlib import Path
 
-from _cli import main
 from roi_fusion.errors import InputError
-from roi_fusion.nnunet import METHOD, score_nnunet, write_nnunet_dataset
+
+from _cli import main
+from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
 
 
 def nnunet_baseline(

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from _cli import main
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.engine.prediction import Predictor
 from roi_fusion.errors import InputError
-from roi_fusion.knobs import BUNDLE_ROOT
-from roi_fusion.prediction import Predictor
-from roi_fusion.report import case_figure
+from roi_fusion.report.previews import case_figure
 
 
 def picture_failures(

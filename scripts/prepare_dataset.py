@@ -3,7 +3,7 @@
 """From what scanners, archives and challenges give to registered case folders."""
 
 from _cli import main
-from roi_fusion.prepare import PrepareOptions, prepare_dataset
+from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset
 
 
 def prepare(

@@ -9,9 +9,10 @@ import time
 
 START = time.perf_counter()
 
-from _cli import main  # noqa: E402
 from roi_fusion.errors import InputError  # noqa: E402
-from roi_fusion.knobs import BUNDLE_ROOT  # noqa: E402
+
+from _cli import main  # noqa: E402
+from roi_fusion.config.knobs import BUNDLE_ROOT  # noqa: E402
 
 
 def profile_inference(
@@ -46,12 +47,15 @@ def profile_inference(
     import torch
 
     torch.set_num_threads(threads)
-    from roi_fusion.prediction import Predictor
+    from roi_fusion.engine.prediction import Predictor
 
     imported = time.perf_counter()
     knobs = {
-        "num_inference_steps": num_inference_steps, "num_samples": num_samples, "guidance": guidance, "precision": precision,
-    }  # fmt: skip
+        "num_inference_steps": num_inference_steps,
+        "num_samples": num_samples,
+        "guidance": guidance,
+        "precision": precision,
+    }
     predictor = Predictor(checkpoint=checkpoint, **knobs)
     loaded = time.perf_counter()
     seconds = []
@@ -66,9 +70,14 @@ def profile_inference(
                 predictor(mri, ct, folder)
             print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15))
     found = {
-        **knobs, "threads": threads, "imports_s": round(imported - START, 2), "weights_s": round(loaded - imported, 2),
-        "case_s": round(min(seconds), 2), "first_case_s": round(seconds[0], 2), "peak_gb": round(peak, 2),
-    }  # fmt: skip
+        **knobs,
+        "threads": threads,
+        "imports_s": round(imported - START, 2),
+        "weights_s": round(loaded - imported, 2),
+        "case_s": round(min(seconds), 2),
+        "first_case_s": round(seconds[0], 2),
+        "peak_gb": round(peak, 2),
+    }
     print(json.dumps(found))
 
 

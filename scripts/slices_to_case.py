@@ -3,7 +3,7 @@
 """Stack numbered 8-bit CT and MR slices into cases."""
 
 from _cli import main
-from roi_fusion.slices import slices_to_cases
+from roi_fusion_tools.slices import slices_to_cases
 
 
 def slices_to_case(
@@ -27,9 +27,14 @@ def slices_to_case(
         fill_gaps: true interpolates missing slices; otherwise such a patient is refused.
     """
     for folder in slices_to_cases(
-        ct_dir, mri_dir, output_dir, spacing_mm=spacing_mm, window_hu=window_hu, slice_digits=slice_digits,
+        ct_dir,
+        mri_dir,
+        output_dir,
+        spacing_mm=spacing_mm,
+        window_hu=window_hu,
+        slice_digits=slice_digits,
         fill_gaps=fill_gaps,
-    ):  # fmt: skip
+    ):
         print(folder)
 
 

@@ -4,12 +4,13 @@
 
 from pathlib import Path
 
-from _cli import main
-from roi_fusion.cases import write_json
 from roi_fusion.errors import InputError
-from roi_fusion.knobs import BUNDLE_ROOT
-from roi_fusion.results import versions
-from roi_fusion.studies import STUDIES, load_study, study_table
+
+from _cli import main
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.data.results import versions
+from roi_fusion.values import write_json
+from roi_fusion_tools.studies import STUDIES, load_study, study_table
 
 
 def study(

@@ -11,16 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+from roi_fusion.errors import InputError
 from tqdm import tqdm
 
 from _cli import main
-from roi_fusion.calibration import calibrate_checkpoint
-from roi_fusion.cases import link_file, write_json
-from roi_fusion.errors import InputError
-from roi_fusion.knobs import BUNDLE_ROOT
-from roi_fusion.lesions import PackedLesions, parse_range
-from roi_fusion.package import sha256_of
-from roi_fusion.phantoms import PhantomConfig, make_phantoms
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.data.cases import link_file
+from roi_fusion.data.lesions import PackedLesions, parse_range
+from roi_fusion.engine.calibration import calibrate_checkpoint
+from roi_fusion.engine.checkpoint import sha256_of
+from roi_fusion.values import write_json
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import make_phantoms
 
 #: Lesion masks from here on are for tests only.
 FIRST_TEST_LESION = 800
@@ -94,22 +96,38 @@ def train_weights(
 
     shared = ["--batch_size", "2", "--preset", "stroke", "--precision", "bf16"]
     _train(
-        root / "coarse_run", coarse, coarse_epochs,
+        root / "coarse_run",
+        coarse,
+        coarse_epochs,
         [*shared, "--learning_rate", "1e-3", "--warmup_steps", "100", "--val_interval", "6"],
-    )  # fmt: skip
+    )
     fine = [
-        *shared, "--patch_size", "[128,128,10]", "--alpha", "4", "--beta", "3", "--missing_modality", "0.1",
-        "--final_learning_rate", "1e-5", "--warmup_steps", "50",
-    ]  # fmt: skip
+        *shared,
+        "--patch_size",
+        "[128,128,10]",
+        "--alpha",
+        "4",
+        "--beta",
+        "3",
+        "--missing_modality",
+        "0.1",
+        "--final_learning_rate",
+        "1e-5",
+        "--warmup_steps",
+        "50",
+    ]
     for name, data, epochs, before, more in (
         ("varied_run", varied, varied_epochs, "coarse_run", ["--learning_rate", "6e-4"]),
         ("hard_run", hard, hard_epochs, "varied_run", ["--learning_rate", "6e-4", "--gamma", "6"]),
         ("long_run", hard, long_epochs, "hard_run", ["--learning_rate", "4e-4", "--gamma", "6"]),
         (
-            "fresh_run", fresh, fresh_epochs, "long_run",
+            "fresh_run",
+            fresh,
+            fresh_epochs,
+            "long_run",
             ["--learning_rate", "5e-4", "--gamma", "6", "--jitter_mm", "3", "--jitter_degrees", "3"],
         ),
-    ):  # fmt: skip
+    ):
         start = ["--initial_weights", str(root / before / "model.pt"), "--val_interval", str(max(1, epochs // 2))]
         _train(root / name, data, epochs, [*fine, *start, *more])
     found = calibrate_checkpoint(root / "fresh_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from _cli import main
-from roi_fusion.benchmark_report import benchmark_document, eval_metrics, model_card_parts
-from roi_fusion.knobs import knob_table
+from roi_fusion.config.knobs import knob_table
+from roi_fusion_tools.benchmark.documents import benchmark_document, eval_metrics, model_card_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bundle" / "docs" / "results"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from roi_fusion.network import RoiFusionNet
-from roi_fusion.phantoms import PhantomConfig, write_phantoms
+from roi_fusion.core.network import RoiFusionNet
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundle"

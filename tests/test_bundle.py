@@ -22,13 +22,21 @@ from jsonschema import validate
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 
 from conftest import BUNDLE, ROOT, shared
-from roi_fusion.network import OUTPUT_CHANNELS, RoiFusionNet
-from roi_fusion.results import RESULT_FILES
+from roi_fusion.core.network import OUTPUT_CHANNELS, RoiFusionNet
+from roi_fusion.data.results import RESULT_FILES
 
 SMALL = [
-    "--network_def#channels", "[8,8,12,12]", "--network_def#denoiser_channels", "[4,4,6]", "--patch_size", "[32,32,4]",
-    "--val_interval", "1", "--num_inference_steps", "2",
-]  # fmt: skip
+    "--network_def#channels",
+    "[8,8,12,12]",
+    "--network_def#denoiser_channels",
+    "[4,4,6]",
+    "--patch_size",
+    "[32,32,4]",
+    "--val_interval",
+    "1",
+    "--num_inference_steps",
+    "2",
+]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
 
 
@@ -57,8 +65,18 @@ def trained(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     data = folder / "data"
     shutil.copytree(tiny_dataset, data)
     (data / "phantom_0001" / "lesion_mask.nii.gz").unlink()  # unknown, not empty
-    run("training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--output_dir", str(folder / "run"),
-        "--max_epochs", "2", *SMALL)  # fmt: skip
+    run(
+        "training",
+        "--config_file",
+        "configs/train.json",
+        "--dataset_dir",
+        str(data),
+        "--output_dir",
+        str(folder / "run"),
+        "--max_epochs",
+        "2",
+        *SMALL,
+    )
     return folder
 
 
@@ -100,10 +118,16 @@ def test_training_leaves_what_it_promises(trained: Path) -> None:
 
 def test_evaluation_writes_tables_volumes_and_report(trained: Path) -> None:
     text = run(
-        "--config_file", "['configs/train.json','configs/evaluate.json']", "--dataset_dir", str(trained / "data"),
-       
-        "--output_dir", str(trained / "run"), *SMALL[:4], "--num_inference_steps", "2",
-    )  # fmt: skip
+        "--config_file",
+        "['configs/train.json','configs/evaluate.json']",
+        "--dataset_dir",
+        str(trained / "data"),
+        "--output_dir",
+        str(trained / "run"),
+        *SMALL[:4],
+        "--num_inference_steps",
+        "2",
+    )
     folder = trained / "run" / "evaluation"
     test_cases = json.loads((trained / "data" / "splits.json").read_text())["test"]
     assert f"{len(test_cases)} case" in text
@@ -164,8 +188,19 @@ def test_inference_from_anywhere_names_refused_cases_and_goes_on(place: str, tra
     }
     where = ["--bundle_root", str(BUNDLE)] if place == "elsewhere" else []
     out = tmp_path / "out"
-    run("--config_file", config[place], "--dataset_dir", str(data), "--output_dir", str(out),
-        "--checkpoint", str(trained / "run" / "model.pt"), *where, *SMALL[:4], cwd=cwd)  # fmt: skip
+    run(
+        "--config_file",
+        config[place],
+        "--dataset_dir",
+        str(data),
+        "--output_dir",
+        str(out),
+        "--checkpoint",
+        str(trained / "run" / "model.pt"),
+        *where,
+        *SMALL[:4],
+        cwd=cwd,
+    )
     errors = json.loads((out / "errors.json").read_text())
     assert list(errors) == ["phantom_0000"]
     assert "ct.nii.gz: wanted a readable volume" in errors["phantom_0000"]
@@ -182,15 +217,38 @@ def test_a_single_pair_in_another_orientation_and_on_another_grid(trained: Path,
     nib.save(mri.as_reoriented(change), tmp_path / "x_mri.nii.gz")
     fine = nib.processing.resample_to_output(ct, (4.0, 4.0, 9.0), order=1, cval=-1000)
     nib.save(fine, tmp_path / "other.nii.gz")
-    run("--config_file", "configs/inference.json", "--mri", str(tmp_path / "x_mri.nii.gz"),
-        "--ct", str(tmp_path / "other.nii.gz"), "--output_dir", str(tmp_path / "out"),
-        "--checkpoint", str(trained / "run" / "model.pt"), *SMALL[:4])  # fmt: skip
+    run(
+        "--config_file",
+        "configs/inference.json",
+        "--mri",
+        str(tmp_path / "x_mri.nii.gz"),
+        "--ct",
+        str(tmp_path / "other.nii.gz"),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        str(trained / "run" / "model.pt"),
+        *SMALL[:4],
+    )
     check_results(tmp_path / "out" / "x", tmp_path / "x_mri.nii.gz")
 
 
 def train_arguments(data: Path, out: Path, *more: str) -> list[str]:
-    return ["training", "--config_file", "configs/train.json", "--dataset_dir", str(data), "--output_dir", str(out),
-            "--max_epochs", "3", "--batch_size", "1", *SMALL, *more]  # fmt: skip
+    return [
+        "training",
+        "--config_file",
+        "configs/train.json",
+        "--dataset_dir",
+        str(data),
+        "--output_dir",
+        str(out),
+        "--max_epochs",
+        "3",
+        "--batch_size",
+        "1",
+        *SMALL,
+        *more,
+    ]
 
 
 def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(trained: Path, tmp_path: Path) -> None:
@@ -231,10 +289,18 @@ def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(tr
 def test_two_processes_train_and_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     text = run(
-        "training", "--config_file", "['configs/train.json','configs/multi_gpu_train.json']",
-        "--dataset_dir", str(trained / "data"), "--output_dir", str(out),
-        "--max_epochs", "2", *SMALL, start=[sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"],
-    )  # fmt: skip
+        "training",
+        "--config_file",
+        "['configs/train.json','configs/multi_gpu_train.json']",
+        "--dataset_dir",
+        str(trained / "data"),
+        "--output_dir",
+        str(out),
+        "--max_epochs",
+        "2",
+        *SMALL,
+        start=[sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"],
+    )
     assert len((out / "history.jsonl").read_text().splitlines()) == 2
     assert text.count("new best score") == text.count("new best score 0")
     assert text.count("INFO - report: ") == 1
@@ -273,21 +339,44 @@ def test_bad_input_is_one_sentence_and_no_traceback(arguments: list[str], senten
 
 def test_a_single_pair_that_is_refused_ends_with_its_sentence(trained: Path, tmp_path: Path) -> None:
     mri = trained / "data" / "phantom_0002" / "mri.nii.gz"
-    text = run("--config_file", "configs/inference.json", "--mri", str(mri), "--ct", str(mri),
-               "--output_dir", str(tmp_path / "out"),
-               "--checkpoint", str(trained / "run" / "model.pt"), *SMALL[:4], ok=False)  # fmt: skip
+    text = run(
+        "--config_file",
+        "configs/inference.json",
+        "--mri",
+        str(mri),
+        "--ct",
+        str(mri),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--checkpoint",
+        str(trained / "run" / "model.pt"),
+        *SMALL[:4],
+        ok=False,
+    )
     assert "error: " in text
     assert "wanted CT in HU (air near -1000, bone above 300), came values from" in text
     assert "Traceback" not in text
 
 
 def test_a_volume_with_fewer_slices_than_a_patch_trains(tmp_path: Path) -> None:
-    from roi_fusion.phantoms import PhantomConfig, write_phantoms
+    from roi_fusion_tools.phantoms.render import PhantomConfig
+    from roi_fusion_tools.phantoms.write import write_phantoms
 
     list(write_phantoms(tmp_path / "data", 4, PhantomConfig(shape=(40, 52, 3), spacing_mm=(5.5, 5.0, 20.0)), seed=1))
-    run("training", "--config_file", "configs/train.json", "--dataset_dir", str(tmp_path / "data"),
-        "--output_dir", str(tmp_path / "run"), "--max_epochs", "1",
-        *SMALL[:4], "--patch_size", "[64,64,8]")  # fmt: skip
+    run(
+        "training",
+        "--config_file",
+        "configs/train.json",
+        "--dataset_dir",
+        str(tmp_path / "data"),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--max_epochs",
+        "1",
+        *SMALL[:4],
+        "--patch_size",
+        "[64,64,8]",
+    )
     assert (tmp_path / "run" / "last.pt").exists()
 
 
@@ -320,9 +409,12 @@ def test_the_package_imports_from_the_four_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
 def test_no_property_is_missing(name: str, kind: str, trained: Path) -> None:
     workflow = ConfigWorkflow(
-        config_file=str(BUNDLE / "configs" / f"{name}.json"), workflow_type=kind, dataset_dir=str(trained / "data"),
-        output_dir=str(trained / "properties"), logging_file=False,
-    )  # fmt: skip
+        config_file=str(BUNDLE / "configs" / f"{name}.json"),
+        workflow_type=kind,
+        dataset_dir=str(trained / "data"),
+        output_dir=str(trained / "properties"),
+        logging_file=False,
+    )
     workflow.initialize()
     assert workflow.check_properties() == []
     assert isinstance(workflow.network_def, RoiFusionNet)
@@ -365,10 +457,14 @@ def test_the_shipped_weights_load_and_export(tmp_path: Path) -> None:
     network.load_state_dict(torch.load(weights, weights_only=True))
     exported = tmp_path / "model.ts"
     ckpt_export(
-        net_id="network_def", filepath=str(exported), ckpt_file=str(weights),
+        net_id="network_def",
+        filepath=str(exported),
+        ckpt_file=str(weights),
         meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        config_file=str(BUNDLE / "configs" / "inference.json"), key_in_ckpt="", input_shape=[1, 2, 32, 32, 4],
-    )  # fmt: skip
+        config_file=str(BUNDLE / "configs" / "inference.json"),
+        key_in_ckpt="",
+        input_shape=[1, 2, 32, 32, 4],
+    )
     image = torch.randn(1, 2, 40, 33, 3)
     with torch.no_grad():
         assert torch.allclose(torch.jit.load(str(exported))(image), network(image), atol=1e-3)

@@ -22,9 +22,10 @@ import pytest
 import torch
 
 from conftest import ROOT
-from roi_fusion.network import RoiFusionNet
-from roi_fusion.phantoms import PhantomConfig, write_phantoms
-from roi_fusion.results import RESULT_FILES
+from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.data.results import RESULT_FILES
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import write_phantoms
 
 requests = pytest.importorskip("requests")
 pytest.importorskip("monailabel")
@@ -57,9 +58,13 @@ class Server:
         self.url, self.log, self.network_log = f"http://127.0.0.1:{port}", folder / "server.log", folder / "network.log"
         (folder / "sitecustomize.py").write_text(NO_NETWORK)
         environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder),
-            "NETWORK_LOG": str(self.network_log), "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
-        }  # fmt: skip
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(folder),
+            "NETWORK_LOG": str(self.network_log),
+            "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+        }
         self.process = subprocess.Popen(
             [sys.executable, *command, "--port", port],
             cwd=folder,
@@ -182,10 +187,22 @@ def server(data: Path, work: Path) -> Iterator[Server]:
 def reference(data: Path, server: Server, work: Path) -> Path:
     """What inference.json writes for the same cases with the same weights, before any training."""
     subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json",
-         "--dataset_dir", str(data / "nested"), "--output_dir", str(data / "reference")],
-        cwd=work / "bundle", check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            "configs/inference.json",
+            "--dataset_dir",
+            str(data / "nested"),
+            "--output_dir",
+            str(data / "reference"),
+        ],
+        cwd=work / "bundle",
+        check=True,
+        capture_output=True,
+    )
     return data / "reference"
 
 
@@ -443,10 +460,26 @@ def test_the_server_lived_on_without_a_network_or_a_traceback(server: Server) ->
 
 def test_the_app_refuses_to_listen_everywhere_unasked(data: Path, work: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(work / "app"),
-         "--studies", str(data / "studies"), "--conf", "bundle", str(work / "bundle"), "--port", "1"],
-        capture_output=True, text=True, timeout=120, cwd=work,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "monailabel.main",
+            "start_server",
+            "--app",
+            str(work / "app"),
+            "--studies",
+            str(data / "studies"),
+            "--conf",
+            "bundle",
+            str(work / "bundle"),
+            "--port",
+            "1",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=work,
+    )
     assert done.returncode == 2
     assert "error: --host: wanted an address to listen on" in done.stderr
 
@@ -472,10 +505,26 @@ class TestStockSampleApp:
             for name in ("mri", "ct"):
                 shutil.copy(data / "nested" / case / f"{name}.nii.gz", studies / f"{case}_{name}.nii.gz")
         server = Server(
-            bundle.parents[2], "-m", "monailabel.main", "start_server", "--app", str(bundle.parents[1]), "--studies",
-            str(studies), "--conf", "models", "roi_fusion", "--conf", "zoo_source", "local", "--conf", "sam2", "false",
-            "--host", "127.0.0.1",
-        )  # fmt: skip
+            bundle.parents[2],
+            "-m",
+            "monailabel.main",
+            "start_server",
+            "--app",
+            str(bundle.parents[1]),
+            "--studies",
+            str(studies),
+            "--conf",
+            "models",
+            "roi_fusion",
+            "--conf",
+            "zoo_source",
+            "local",
+            "--conf",
+            "sam2",
+            "false",
+            "--host",
+            "127.0.0.1",
+        )
         yield server
         server.stop()
 

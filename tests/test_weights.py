@@ -9,9 +9,9 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
+from roi_fusion.errors import InputError
 
 import train_weights as script
-from roi_fusion.errors import InputError
 
 
 def test_lesions_for_tests_are_refused(tmp_path: Path) -> None:

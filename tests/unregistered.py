@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from roi_fusion.lesions import procedural_lesion
-from roi_fusion.phantoms import TISSUES, PhantomConfig, _Anatomy, _render_ct, _render_mri, _render_shares, _rotation, mni_tissue
+from roi_fusion.data.atlas import mni_tissue
+from roi_fusion.data.lesions import procedural_lesion
+from roi_fusion_tools.phantoms.anatomy import TISSUES, Anatomy, _rotation
+from roi_fusion_tools.phantoms.render import PhantomConfig, _render_ct, _render_mri, _render_shares
 
 
 @dataclass
@@ -65,7 +67,7 @@ def draw_pair(
     """Draw one head twice: for the MRI where it is, for the CT turned by `rotation` about the origin and shifted."""
     rng = np.random.default_rng([77, seed])
     lesion = procedural_lesion(rng, mni_tissue()) if with_lesion else None
-    anatomy = _Anatomy(rng, lesion)
+    anatomy = Anatomy(rng, lesion)
     shares, lesioned = _render_shares(anatomy, mri_config, _rotation((0, 0, 0)), np.zeros(3))
     ct_shares, ct_lesioned = _render_shares(anatomy, ct_config, rotation, shift_mm)
     mri, _ = _render_mri(rng, shares, lesioned, contrast, mri_config)
@@ -76,7 +78,14 @@ def draw_pair(
     truth = np.eye(4)
     truth[:3, :3], truth[:3, 3] = rotation, shift_mm
     return Pair(
-        mri=mri, mri_affine=centred_affine(mri_config), ct=ct, ct_affine=centred_affine(ct_config), truth=truth,
-        brain=shares[inside].sum(0) > 0.5, lesion=(lesioned.sum(0) > 0.5 * np.maximum(tissue, 0.2)) & (tissue > 0.2),
-        ct_brain=ct_shares[inside].sum(0) > 0.5, ct_bone=ct_shares[bone].sum(0) > 0.5, contrast=contrast,
-    )  # fmt: skip
+        mri=mri,
+        mri_affine=centred_affine(mri_config),
+        ct=ct,
+        ct_affine=centred_affine(ct_config),
+        truth=truth,
+        brain=shares[inside].sum(0) > 0.5,
+        lesion=(lesioned.sum(0) > 0.5 * np.maximum(tissue, 0.2)) & (tissue > 0.2),
+        ct_brain=ct_shares[inside].sum(0) > 0.5,
+        ct_bone=ct_shares[bone].sum(0) > 0.5,
+        contrast=contrast,
+    )

@@ -4,24 +4,18 @@
 For research, not for diagnosis.
 """
 
-from __future__ import annotations
-
-import importlib
-import pkgutil
-from typing import Any
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_MODULES = {module.name for module in pkgutil.iter_modules(__path__)}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a submodule when it is first named: config expressions can import ``roi_fusion`` but no dotted name.
-
-    ``roi_fusion.predict`` is :func:`roi_fusion.prediction.predict`.
-    """
-    if name == "predict":
-        return importlib.import_module(f"{__name__}.prediction").predict
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Modules are imported when they are first named: config expressions can import ``roi_fusion`` but no dotted name.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["config", "core", "data", "engine", "errors", "metrics", "report", "values"],
+    submod_attrs={
+        "core.network": ["RoiFusionNet"],
+        "engine.inferer": ["SamplingInferer"],
+        "engine.prediction": ["Predictor", "predict"],
+        "errors": ["InputError"],
+    },
+)

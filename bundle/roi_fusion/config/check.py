@@ -1,0 +1,212 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Checks of a config's knobs, and the parser of ``inference.json`` for what runs outside of ``monai.bundle run``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from monai.bundle import ConfigParser
+
+from ..errors import InputError, input_error_behind
+from ..values import as_bool
+from .knobs import BUNDLE_ROOT, KNOBS, Knob, wanted
+
+__all__ = ["calling_parser", "check_config", "check_knobs", "check_writable", "inference_parser"]
+
+
+def check_value(name: str, knob: Knob, value: Any) -> None:
+    if value is None:
+        if not knob.optional:
+            raise InputError(f"{name}: wanted {wanted(knob)}, came nothing")
+        return
+    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+        return  # computed from other knobs, which are checked themselves
+    if knob.kind == "bool":
+        as_bool(name, value)
+    elif knob.kind in ("int", "float"):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        whole = number and (knob.kind == "float" or float(value).is_integer())
+        if not whole or not knob.low <= value <= knob.high:
+            raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+    elif knob.kind == "ints":
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
+            raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+    elif knob.kind == "words":
+        words = value if isinstance(value, (list, tuple)) else [value]
+        unknown = [w for w in words if w not in knob.choices]
+        if unknown:
+            raise InputError(f"{name}: wanted {wanted(knob)}, came {unknown[0]!r}")
+    elif knob.choices and value not in knob.choices:
+        near = difflib.get_close_matches(str(value), knob.choices, 1)
+        raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}{f', near {near[0]}' if near else ''}")
+    elif knob.kind == "path" and not isinstance(value, str):
+        raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+    elif knob.kind == "device":
+        _check_device(name, value)
+    elif name in ("output_dir", "evaluation_dir"):
+        check_writable(name, value)
+
+
+def _check_device(name: str, value: Any) -> None:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise InputError(f"{name}: wanted cpu, cuda or cuda:N, came {value!r}") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise InputError(f"{name}: wanted a device of this machine, which has {torch.cuda.device_count()} GPUs, came {value}")
+
+
+def check_writable(name: str, folder: str | Path) -> None:
+    """Refuse a folder that cannot be made or written to, before anything is computed for it.
+
+    Raises:
+        InputError: when a file stands in its place or in its path, or its place is not writable.
+    """
+    path = Path(folder).absolute()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        came = f"the file {there}" if not there.is_dir() else f"{there}, which cannot be written to"
+        raise InputError(f"{name}: wanted a folder, came {came}")
+
+
+def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
+    """Check all top-level keys of a parsed config.
+
+    Args:
+        config: top-level keys and their unresolved values.
+        structure: keys that are parts of the configs and no knobs.
+
+    Raises:
+        InputError: for a value that its knob does not take, for a knob that these configs do not have, and for a key that is no
+            knob, no part and referenced nowhere.
+    """
+    places = _places(config)
+    for name, value in config.items():
+        if name in KNOBS:
+            where = KNOBS[name].where
+            if places and not places & set(where.split(", ")):
+                raise InputError(f"{name}: wanted a knob of {' or '.join(sorted(places))}, came one of {where}")
+            check_value(name, KNOBS[name], value)
+    for name in config:
+        if name in KNOBS or name in structure or name.startswith("_"):
+            continue
+        if not re.search(rf"@{re.escape(name)}\b", str({k: v for k, v in config.items() if k != name})):
+            near = difflib.get_close_matches(name, [*KNOBS, *structure], 1, cutoff=0.5)
+            raise InputError(
+                f"{name}: wanted a knob of docs/README.md, came an unknown one{f'; did you mean {near[0]}?' if near else ''}"
+            )
+
+
+def _places(config: Mapping[str, Any]) -> set[str]:
+    """Which of the configs were merged, as `Knob.where` names them; none for a part of one."""
+    if "train" in config:
+        found = {"train", *(["evaluate"] if "evaluating" in config else [])}
+    elif "evaluator" in config:
+        found = {"inference"}
+    else:
+        return set()
+    return found | ({"tracking"} if "tracking_uri" in config else set())
+
+
+#: Top-level keys of the configs that are no knobs.
+STRUCTURE = {
+    "imports",
+    "network_def",
+    "network",
+    "denoiser",
+    "ema",
+    "ema_network",
+    "noise_schedule",
+    "volumes",
+    "all_volumes",
+    "preprocessing",
+    "augmentation",
+    "concatenation",
+    "loss",
+    "optimizer",
+    "learning_rate_plan",
+    "train",
+    "validate",
+    "training",
+    "evaluating",
+    "run",
+    "initialize",
+    "finalize",
+    "dataset",
+    "dataloader",
+    "inferer",
+    "postprocessing",
+    "guidance_settings",
+    "handlers",
+    "evaluator",
+    "key_metric",
+    "report",
+    "best_writer",
+    "replica",
+    "save_execute_config",
+}
+
+
+def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_ROOT) -> ConfigParser:
+    """``inference.json`` with knobs turned and checked, for what runs its parts outside of ``monai.bundle run``.
+
+    Args:
+        knobs: name → value.
+        bundle_root: folder that holds ``configs/``.
+
+    Raises:
+        InputError: when the config is missing, and see :func:`check_config`.
+    """
+    file = Path(bundle_root) / "configs" / "inference.json"
+    if not file.is_file():
+        raise InputError(f"{file}: wanted the bundle's inference config, found no such file")
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    parser.update({"bundle_root": str(bundle_root), **knobs})
+    check_config(cast(dict[str, Any], parser.config), STRUCTURE)
+    return parser
+
+
+def calling_parser() -> ConfigParser:
+    """The parser of the config whose expression calls.
+
+    An expression sees resolved items only, not the keys of its config, so the parser is looked for among the callers.
+
+    Raises:
+        RuntimeError: when no config expression calls.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError("wanted to be called from a config expression, came another caller")
+
+
+def check_knobs() -> None:
+    """Check the config that this expression is part of. The first expression of every run list.
+
+    From here on an :class:`~roi_fusion.errors.InputError` that ends the process prints its sentence and no traceback.
+
+    Raises:
+        InputError: see :func:`check_config`.
+    """
+    sys.excepthook = _print_sentence
+    check_config(cast(dict[str, Any], calling_parser().config), STRUCTURE)
+
+
+def _print_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    found = input_error_behind(error)
+    if found is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"error: {found}", file=sys.stderr)

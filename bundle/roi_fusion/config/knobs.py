@@ -1,0 +1,212 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The knobs of the configs: one table that documents them and that checks what a user passes.
+
+MONAI passes an unknown key silently (``--stepz 9``) and turns ``--name false`` into the truthy text ``'false'``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.guidance import MASK_NAMES, MODES, SCHEDULES
+from ..core.losses import PRESETS
+from ..core.network import PRECISIONS
+
+__all__ = ["BUNDLE_ROOT", "KNOBS", "Knob", "knob_table"]
+
+BUNDLE_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One top-level key that a user turns.
+
+    Attributes:
+        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints`` or ``expression``.
+        default: as the configs write it.
+        effect: what it does, with its unit.
+        low, high: inclusive range of a number.
+        choices: allowed words.
+        optional: may be null.
+        where: configs that have it.
+    """
+
+    kind: str
+    default: Any
+    effect: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    where: str = "train"
+
+
+_BOTH = "train, inference"
+
+
+KNOBS: dict[str, Knob] = {
+    "bundle_root": Knob("expression", "the bundle's folder", "folder that holds configs/ and models/", where=_BOTH),
+    "dataset_dir": Knob("path", "<bundle_root>/data", "folder of cases", where=_BOTH),
+    "output_dir": Knob(
+        "path",
+        "<bundle_root>/runs/latest",
+        "folder for everything that is written; inference: <bundle_root>/results",
+        where=_BOTH,
+    ),
+    "device": Knob("device", "cuda if there is one, else cpu", "torch device", where=_BOTH),
+    "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
+    "initial_weights": Knob(
+        "path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True
+    ),
+    "publish_dir": Knob(
+        "path",
+        "none; models/ where MONAI Label trains",
+        "folder that gets the best weights of a training as model.pt; those that it held stay as previous.pt",
+        optional=True,
+    ),
+    "checkpoint": Knob(
+        "path", "models/model.pt", "weights to evaluate or run; evaluation: <output_dir>/model.pt", where="evaluate, inference"
+    ),
+    "split": Knob(
+        "str",
+        None,
+        "train, val or test: run on one split; evaluation: test",
+        choices=("train", "val", "test"),
+        optional=True,
+        where="evaluate, inference",
+    ),
+    "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
+    "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
+    "register": Knob(
+        "bool",
+        False,
+        "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case",
+        where=_BOTH,
+    ),
+    "allow_missing": Knob("bool", False, "true takes a case without MRI or CT; result.json and report say so", where=_BOTH),
+    "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
+    "preset": Knob(
+        "str",
+        "default",
+        "weights (α, β, γ) of brain, bone and lesion terms: " + "; ".join(f"{k} {v}" for k, v in PRESETS.items()),
+        choices=tuple(PRESETS),
+    ),
+    "alpha": Knob("float", None, "weight of the brain term, replaces the preset's", low=0, optional=True),
+    "beta": Knob("float", None, "weight of the bone term, replaces the preset's", low=0, optional=True),
+    "gamma": Knob("float", None, "weight of the lesion term, replaces the preset's", low=0, optional=True),
+    "roi_weight": Knob("float", 1.0, "λ, weight of all regional terms against diffusion", low=0),
+    "max_epochs": Knob("int", 200, "epochs", low=1),
+    "batch_size": Knob("int", 2, "cases a batch", low=1),
+    "samples_per_case": Knob("int", 1, "crops a case, each counts towards the batch", low=1),
+    "patch_size": Knob("ints", [96, 96, 16], "crop in voxels, the slice axis last", low=1),
+    "learning_rate": Knob("float", 1e-4, "AdamW, after the warm-up; 5e-4 to 1e-3 suits short runs", low=0),
+    "final_learning_rate": Knob("float", 5e-5, "at the end of the cosine decay", low=0),
+    "warmup_steps": Knob("int", 200, "iterations of linear warm-up", low=0),
+    "weight_decay": Knob("float", 0.01, "AdamW", low=0),
+    "gradient_clip": Knob("float", 1.0, "largest gradient norm", low=1e-9),
+    "ema_decay": Knob("float", 0.999, "of the averaged weights that are validated and saved", low=0, high=0.999999),
+    "precision": Knob(
+        "str",
+        "auto",
+        "auto: bfloat16 on CUDA, float32 elsewhere; bf16 (where a CPU has it 1.6 times as fast, 4 draws) and fp32 force one",
+        choices=PRECISIONS,
+        where=_BOTH,
+    ),
+    "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
+    "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
+    "missing_modality": Knob(
+        "float", 0.0, "share of samples without MRI or CT; weights made with 0.1 can serve --allow_missing", low=0, high=1
+    ),
+    "stop_on": Knob(
+        "str",
+        "never",
+        "critical: the doctor ends the training at a critical finding; never: it only says it",
+        choices=("never", "critical"),
+    ),
+    "val_interval": Knob("int", 5, "epochs between validations", low=1),
+    "cache_rate": Knob("float", 1.0, "share of the cases kept in memory after loading", low=0, high=1),
+    "num_workers": Knob("int", 0, "processes that load batches", low=0, where=_BOTH),
+    "seed": Knob("int", 0, "of splits, crops, noise and weights", low=0, where=_BOTH),
+    "scheduler": Knob(
+        "str", "ddim", "noise schedule: ddim, or rflow for rectified flow", choices=("ddim", "rflow"), where=_BOTH
+    ),
+    "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
+    "num_samples": Knob(
+        "int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH
+    ),
+    "guidance": Knob(
+        "str",
+        "logits",
+        "ROI guidance of the sampler: off, on the logits, or full (through the network)",
+        choices=MODES,
+        where="inference",
+    ),
+    "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
+    "guidance_beta": Knob("float", 0.5, "weight of the bone term in the guidance", low=0, where="inference"),
+    "guidance_gamma": Knob(
+        "float", 0.06, "share of η that the lesion logit moves in a step, at most", low=0, where="inference"
+    ),
+    "guidance_strength": Knob(
+        "float",
+        1.0,
+        "η; on the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an update, "
+        "4/n of it with n > 4 sampling steps",
+        low=0,
+        where="inference",
+    ),
+    "guidance_schedule": Knob(
+        "str", "constant", "of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
+    ),
+    "guidance_kappa": Knob("float", 2.0, "κ of σ(κ·u): the network's doubt u lengthens a move", low=0, where="inference"),
+    "guidance_updates": Knob("int", 2, "gradient updates in each sampling step", low=1, where="inference"),
+    "guidance_masks": Knob(
+        "words",
+        [],
+        "masks of the case folder that guide instead of the network's own: brain_mask, bone_mask, lesion_mask",
+        choices=MASK_NAMES,
+        where="inference",
+    ),
+    "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised tile by tile, voxels", low=16, where=_BOTH),
+    "tracking_uri": Knob(
+        "str",
+        "sqlite:///<output_dir>/mlruns.db",
+        "where MLflow logs to; the environment's MLFLOW_TRACKING_URI wins",
+        where="tracking",
+    ),
+    "experiment_name": Knob("str", "roi_fusion", "experiment of MLflow", where="tracking"),
+    "run_name": Knob("str", None, "run of MLflow; a new unique name when none is given", optional=True, where="tracking"),
+    "register_model": Knob(
+        "str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"
+    ),
+}
+
+
+def wanted(knob: Knob) -> str:
+    if knob.kind == "words":
+        return "a list of " + ", ".join(knob.choices)
+    if knob.choices:
+        return "one of " + ", ".join(knob.choices)
+    noun = {
+        "int": "a whole number",
+        "float": "a number",
+        "ints": "three whole numbers",
+        "path": "a path",
+        "device": "cpu, cuda or cuda:N",
+        "bool": "true or false",
+    }
+    text = noun.get(knob.kind, "a value")
+    if knob.low > -math.inf and knob.high < math.inf:
+        return f"{text} from {knob.low:g} to {knob.high:g}"
+    return f"{text} of {knob.low:g} or more" if knob.low > -math.inf else text
+
+
+def knob_table() -> str:
+    """The table of knobs in Markdown, for ``docs/README.md``."""
+    lines = ["| knob | default | range | effect | in |", "|---|---|---|---|---|"]
+    for name, knob in KNOBS.items():
+        default = "none" if knob.default is None else str(knob.default)
+        lines.append(f"| `{name}` | {default} | {wanted(knob)} | {knob.effect} | {knob.where} |")
+    return "\n".join(lines)

@@ -1,0 +1,9 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The method: network, schedules, target, guidance, losses. Needs torch and MONAI, knows no files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["guidance", "intensity", "losses", "masks", "network", "schedule", "ssim", "target", "tiles", "uncertainty"],
+)

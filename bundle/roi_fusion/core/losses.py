@@ -1,0 +1,193 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The training loss: diffusion plus weighted regional SSIM, lesion and mask terms, each kept apart for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceCELoss
+from torch import nn
+
+from ..errors import InputError
+from .intensity import fusion_sources, undo_brighten_bone
+from .ssim import ssim_map
+from .target import brain_region, ct_weight, fusion_target, lesion_state
+
+__all__ = ["COMPONENTS", "PRESETS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
+
+#: (α brain, β bone, γ lesion) for what the user cares about.
+PRESETS: dict[str, tuple[float, float, float]] = {
+    "default": (1.0, 1.0, 2.0),
+    "stroke": (1.0, 1.2, 3.0),
+    "brain_tumor": (1.5, 0.5, 2.0),
+    "bone_tumor": (0.5, 2.0, 2.0),
+    "metastasis": (1.0, 1.0, 3.0),
+}
+
+
+#: Logged apart; ``total`` is their weighted sum.
+COMPONENTS = ("diffusion", "brain", "bone", "lesion", "masks")
+
+
+def regional_ssim_loss(
+    a: torch.Tensor, b: torch.Tensor, roi: torch.Tensor, data_range: float = 1.0, context: bool = False
+) -> torch.Tensor:
+    """1 - mean SSIM over the region, per case; 0 where the region is empty. ``[B, 1, X, Y, Z]`` → ``[B]``.
+
+    With `context`, windows are ordinary and see what surrounds the region.
+    """
+    roi = roi.to(a.dtype)
+    count = roi.sum(dim=(1, 2, 3, 4))
+    similarity = (ssim_map(a, b, None if context else roi, data_range=data_range) * roi).sum(dim=(1, 2, 3, 4))
+    return torch.where(count > 0, 1 - similarity / count.clamp(min=1), torch.zeros_like(count))
+
+
+def brain_ssim_loss(fused: torch.Tensor, mri: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+    """Mean of both kinds of windows, ``[B]``. Those of the region alone cannot see the voxels between brain and bone, and leave
+    them to the bone term, which then spreads over the brain's border."""
+    return 0.5 * (regional_ssim_loss(fused, mri, brain) + regional_ssim_loss(fused, mri, brain, context=True))
+
+
+def boundary_loss(probability: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """1 - boundary F1 with soft boundaries and a tolerance of one voxel in plane (Bokhovkin & Burnaev 2019), ``[B]``.
+
+    Args:
+        probability: 0…1, ``[B, 1, X, Y, Z]``.
+        label: 0/1, same shape.
+    """
+
+    def grow(x: torch.Tensor, reach: int) -> torch.Tensor:
+        size = (2 * reach + 1, 2 * reach + 1, 1)
+        return F.max_pool3d(x, size, stride=1, padding=(reach, reach, 0))
+
+    def rim(x: torch.Tensor) -> torch.Tensor:
+        return grow(1 - x, 1) - (1 - x)
+
+    predicted, true = rim(probability), rim(label)
+    axes = (1, 2, 3, 4)
+    precision = ((predicted * grow(true, 1)).sum(axes) + 1) / (predicted.sum(axes) + 1)
+    recall = ((true * grow(predicted, 1)).sum(axes) + 1) / (true.sum(axes) + 1)
+    return 1 - 2 * precision * recall / (precision + recall)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    alpha: float
+    beta: float
+    gamma: float
+
+
+def preset_weights(preset: str, alpha: float | None, beta: float | None, gamma: float | None) -> _Weights:
+    """The preset's weights, each replaced where the user gives one.
+
+    Raises:
+        InputError: for an unknown preset or a negative weight.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset: wanted one of {', '.join(PRESETS)}, came {preset!r}")
+    chosen = [given if given is not None else own for given, own in zip((alpha, beta, gamma), PRESETS[preset])]
+    for name, weight in zip(("alpha", "beta", "gamma"), chosen):
+        if not float(weight) >= 0:
+            raise InputError(f"{name}: wanted a weight of 0 or more, came {weight}")
+    return _Weights(*map(float, chosen))
+
+
+class RoiFusionLoss(nn.Module):
+    """diffusion + λ·[α·(1 - SSIM(F, M | brain)) + β·(1 - SSIM(F, C | bone)) + γ·lesion + masks].
+
+    *diffusion* is the squared error of x₀ = [F, S] over the head; *lesion* is Dice, cross entropy and a boundary term of the
+    lesion head, over cases whose lesion is known; *masks* is Dice and cross entropy of the brain and bone heads, cross
+    entropy of the gate against the target's own share of the MRI, and the mean square of the residual.
+
+    Args:
+        preset: key of :data:`PRESETS`.
+        alpha, beta, gamma: replace the preset's weights.
+        roi_weight: λ.
+        mask_weight: weight of *masks* inside the bracket.
+
+    After each call ``components`` holds every unweighted component and ``weighted`` what each adds to the total.
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        alpha: float | None = None,
+        beta: float | None = None,
+        gamma: float | None = None,
+        roi_weight: float = 1.0,
+        mask_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        weights = preset_weights(preset, alpha, beta, gamma)
+        self.weights = {
+            "diffusion": 1.0,
+            "brain": roi_weight * weights.alpha,
+            "bone": roi_weight * weights.beta,
+            "lesion": roi_weight * weights.gamma,
+            "masks": roi_weight * mask_weight,
+        }
+        self.dice_ce = DiceCELoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
+        # Dice of each crop: in a Dice over the batch a small lesion beside a large one counts next to nothing.
+        self.lesion_dice_ce = DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+        self.components: dict[str, torch.Tensor] = {}
+        self.weighted: dict[str, torch.Tensor] = {}
+
+    def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Scalar total.
+
+        Args:
+            pred: ``[B, 5, X, Y, Z]``, channels of ``network.OUTPUT_CHANNELS``.
+            target: ``image``, and ``brain``, ``bone``, ``dense``, ``label`` as 0/1 ``[B, 1, X, Y, Z]``; ``label_known``,
+                ``mri_mean``, ``mri_std``, ``ct_mean``, ``ct_std`` as ``[B]``.
+        """
+        pred, image = pred.float(), target["image"].float()
+        fused, lesion_logit, brain_logit, bone_logit, gate = pred.split(1, dim=1)
+        head = (image != 0).any(dim=1, keepdim=True).float()
+        bone = target["bone"].float()
+        ct_roi = torch.maximum(bone, target["dense"].float())
+        weight = ct_weight(ct_roi, target["brain"])
+        brain = brain_region(target["brain"], ct_roi)
+        intracranial = target["brain"].float() * (1 - bone)  # bone wins
+        label, known = target["label"].float(), target["label_known"].float()
+
+        def scaled(x: torch.Tensor, name: str) -> torch.Tensor:
+            mean, std = (target[f"{name}_{s}"].to(x).view(-1, 1, 1, 1, 1) for s in ("mean", "std"))
+            return x * std + mean
+
+        over_head = head.sum().clamp(min=1)
+        square = (fused - fusion_target(image, weight)) ** 2
+        state = (2 * torch.sigmoid(lesion_logit) - 1 - lesion_state(label)) ** 2 * known.view(-1, 1, 1, 1, 1)
+        self.components = {
+            "diffusion": ((square + 0.25 * state) * head).sum() / over_head,
+            "brain": brain_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain).mean(),
+            "bone": regional_ssim_loss(scaled(undo_brighten_bone(fused), "ct"), scaled(image[:, 1:], "ct"), bone).mean(),
+            "lesion": self._lesion(lesion_logit, label, known),
+            "masks": self.dice_ce(brain_logit, intracranial)
+            + self.dice_ce(bone_logit, bone)
+            + self._provenance(fused, gate, image, weight, head),
+        }
+        self.weighted = {k: self.weights[k] * v for k, v in self.components.items()}
+        total = torch.stack(list(self.weighted.values())).sum()
+        self.components["total"] = total
+        return total
+
+    def _lesion(self, logit: torch.Tensor, label: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        chosen = known > 0
+        if not bool(chosen.any()):
+            return logit.sum() * 0.0
+        logit, label = logit[chosen], label[chosen]
+        return self.lesion_dice_ce(logit, label) + 0.5 * boundary_loss(torch.sigmoid(logit), label).mean()
+
+    @staticmethod
+    def _provenance(
+        fused: torch.Tensor, gate: torch.Tensor, image: torch.Tensor, weight: torch.Tensor, head: torch.Tensor
+    ) -> torch.Tensor:
+        """Cross entropy of the gate against the target's own share of the MRI, and the mean square of the residual."""
+        gate = gate.clamp(1e-4, 1 - 1e-4)
+        mri, ct = fusion_sources(image)
+        residual = fused - (gate * mri + (1 - gate) * ct)
+        error = F.binary_cross_entropy(gate, 1 - weight, reduction="none") + residual**2
+        return (error * head).sum() / head.sum().clamp(min=1)

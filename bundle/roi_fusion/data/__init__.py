@@ -1,0 +1,9 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""From files to tensors and back: cases, reading, grids, registration, transforms."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["atlas", "augment", "cases", "grids", "history", "io", "lesions", "registration", "results", "transforms"],
+)

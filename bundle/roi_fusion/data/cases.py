@@ -1,0 +1,334 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Cases on disk: finding them, splitting them, and data sets in which one bad case never stops the others.
+
+A data set is a folder of cases ``<dataset_dir>/<case>/{mri,ct}.nii.gz`` and, where known,
+``{lesion_mask,brain_mask,bone_mask}.nii.gz``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from monai.data import CacheDataset, Dataset, list_data_collate
+from monai.transforms import Compose, LoadImage
+
+from ..errors import InputError, causes_of, input_error_behind
+from ..values import as_bool, write_json
+
+__all__ = [
+    "CASE_FILES",
+    "CaseDataset",
+    "collate_cases",
+    "each_item",
+    "find_cases",
+    "inference_datalist",
+    "link_file",
+    "load_datalist",
+    "sentence_for",
+]
+
+logger = logging.getLogger(__name__)
+
+
+#: Pipeline key → file stem.
+CASE_FILES = {"image": "mri", "ct": "ct", "label": "lesion_mask", "brain": "brain_mask", "bone": "bone_mask"}
+
+
+_SPLITS = ("train", "val", "test")
+
+
+_SHARES = (0.70, 0.15, 0.15)
+
+
+def link_file(link: Path, file: Path) -> None:
+    """Make `link` point to `file`, whatever it was."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(file.resolve())
+
+
+def _case_entry(folder: Path) -> dict[str, str]:
+    entry = {"case": folder.name, "folder": str(folder)}
+    for key, stem in CASE_FILES.items():
+        for ending in (".nii.gz", ".nii"):
+            if (folder / f"{stem}{ending}").is_file():
+                entry[key] = str(folder / f"{stem}{ending}")
+                break
+    return entry
+
+
+def find_cases(dataset_dir: str | Path, allow_missing: bool = False) -> list[dict[str, str]]:
+    """Cases of a data set, sorted by name: folders that hold at least one file of :data:`CASE_FILES`.
+
+    A case that lacks its MRI or CT is listed too and refused with a sentence when it is loaded, so that none is lost unseen.
+
+    Returns:
+        ``[{"case", "folder", "image"?, "ct"?, "label"?, "brain"?, "bone"?}]``
+
+    Raises:
+        InputError: when the folder does not exist or no case in it has both volumes.
+    """
+    root = Path(dataset_dir)
+    if not root.is_dir():
+        raise InputError(f"dataset_dir: wanted a folder of cases, found no folder {root}")
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    cases = [entry for entry in map(_case_entry, folders) if len(entry) > 2]
+    enough = any if allow_missing else all
+    if not any(enough(key in c for key in ("image", "ct")) for c in cases):
+        raise InputError(
+            f"{root}: wanted folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both"
+        )
+    return cases
+
+
+def _lesion_volume_ml(entry: dict[str, str]) -> float:
+    """Volume for stratification; -1 where the lesion is unknown or its file cannot be read (refused later, with a reason)."""
+    if "label" not in entry:
+        return -1.0
+    try:
+        image = nib.load(entry["label"])
+        voxels = np.count_nonzero(np.asanyarray(image.dataobj))  # type: ignore[attr-defined]
+        return float(voxels * np.prod(image.header.get_zooms()[:3])) / 1000  # type: ignore[attr-defined]
+    except Exception as e:  # any reader error: the loader reports it with its case
+        logger.debug("%s: %s", entry["label"], e)
+        return -1.0
+
+
+def make_splits(cases: Sequence[dict[str, str]], seed: int = 0) -> dict[str, list[str]]:
+    """70/15/15, seeded, stratified by lesion volume: each part is spread evenly over all volumes.
+
+    Three or more cases give every part at least one.
+    """
+    rng = np.random.default_rng(seed)
+    volumes = np.array([_lesion_volume_ml(c) for c in cases])
+    order = np.lexsort((rng.random(len(cases)), volumes))
+    names: dict[str, list[str]] = {s: [] for s in _SPLITS}
+    phase = rng.random(3) * 0.5
+    for rank, index in enumerate(order, start=1):
+        deficit = [share * rank + offset - len(names[s]) for s, share, offset in zip(_SPLITS, _SHARES, phase)]
+        names[_SPLITS[int(np.argmax(deficit))]].append(cases[index]["case"])
+    for part in ("val", "test"):
+        if not names[part] and len(names["train"]) > 1:
+            names[part].append(names["train"].pop())
+    return {s: sorted(names[s]) for s in _SPLITS}
+
+
+def _read_splits(root: Path) -> dict[str, list[str]] | None:
+    file = root / "splits.json"
+    texts = {s: root / "splits" / f"{s}.txt" for s in _SPLITS}
+    if file.is_file():
+        try:
+            content = json.loads(file.read_text())
+            if not isinstance(content, dict) or not all(isinstance(content.get(s, []), list) for s in _SPLITS):
+                raise ValueError("no lists named train, val, test")
+        except ValueError as e:
+            raise InputError(f'{file}: wanted {{"train": [...], "val": [...], "test": [...]}}, came {e}') from None
+        splits = {s: [str(n) for n in content.get(s, [])] for s in _SPLITS}
+    elif any(t.is_file() for t in texts.values()):
+        splits = {s: t.read_text().split() if t.is_file() else [] for s, t in texts.items()}
+    else:
+        return None
+    part_of: dict[str, str] = {}
+    for part, names in splits.items():
+        for name in names:
+            if part_of.setdefault(name, part) != part:
+                where = file if file.is_file() else texts[part]
+                raise InputError(f"{where}: wanted each case in one part, came {name} in {part_of[name]} and in {part}")
+    return splits
+
+
+@lru_cache(maxsize=1)  # a training reads the splits once for each part
+def _warn_of_left_out(root: Path, names: tuple[str, ...], count: int) -> None:
+    listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    logger.warning("%s: %d of %d cases stand in no part of the splits and are left out: %s", root, len(names), count, listed)
+
+
+def load_datalist(
+    dataset_dir: str | Path, split: str | None = None, seed: int = 0, allow_missing: bool | str = False
+) -> list[dict[str, str]]:
+    """The cases of one split, or all of them.
+
+    ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name
+    without a folder stays in the list and is refused when it is loaded; cases in no part are left out with a warning.
+
+    Args:
+        dataset_dir: folder of cases.
+        split: ``"train"``, ``"val"``, ``"test"``, or ``None`` for all cases.
+        seed: of a new split.
+        allow_missing: also take a folder in which no case has both volumes.
+
+    Raises:
+        InputError: when the folder or the split holds no case, or one case stands in two splits.
+    """
+    root = Path(dataset_dir)
+    cases = find_cases(root, as_bool("allow_missing", allow_missing))
+    if split is None:
+        return cases
+    if split not in _SPLITS:
+        raise InputError(f"split: wanted train, val or test, came {split!r}")
+    splits = _read_splits(root)
+    if splits is None:
+        splits = make_splits(cases, seed)
+        write_json(root / "splits.json", splits)
+    by_name = {c["case"]: c for c in cases}
+    placed = {n for names in splits.values() for n in names}
+    left_out = tuple(n for n in by_name if n not in placed)
+    if left_out:
+        _warn_of_left_out(root, left_out, len(cases))
+    chosen = [by_name.get(n, {"case": n, "folder": str(root / n)}) for n in splits[split]]
+    if not chosen:
+        raise InputError(f"{root}: wanted at least one case in the {split} split, came {len(cases)} cases and none in it")
+    return chosen
+
+
+def inference_datalist(
+    dataset_dir: str | Path,
+    split: str | None = None,
+    mri: str | None = None,
+    ct: str | None = None,
+    allow_missing: bool | str = False,
+) -> list[dict[str, str]]:
+    """All cases of a folder, of one of its splits, or the single pair `mri` and `ct`; with `allow_missing` one of both.
+
+    Raises:
+        InputError: when only one volume of a pair is given, or the folder holds no case.
+    """
+    alone = as_bool("allow_missing", allow_missing)
+    if mri is None and ct is None:
+        return load_datalist(dataset_dir, split, allow_missing=alone)
+    if not alone and (mri is None or ct is None):
+        came = "only ct" if mri is None else "only mri"
+        raise InputError(f"mri and ct: wanted both files of a pair, came {came} (--allow_missing true takes one)")
+    given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
+    for path in given.values():
+        if not Path(path).is_file():
+            raise InputError(f"{path}: wanted a volume, found no such file")
+    return [given]
+
+
+def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
+    """One sentence on why a case was refused: the InputError behind `error`, else what the reader said of which file."""
+    found = input_error_behind(error)
+    if found is not None:
+        return str(found)
+    for key in CASE_FILES:
+        if key in case and isinstance(case[key], str):
+            try:
+                LoadImage(image_only=True)(case[key])
+            except Exception as e:  # whatever a reader raises on a broken file
+                first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+                came = "no such file" if not Path(case[key]).exists() else first_line[:160]
+                return f"{case[key]}: wanted a readable volume, came: {came}"
+    *_, error = causes_of(error)
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{case.get('case', 'case')}: wanted a usable case, came {type(error).__name__}: {first_line[:200]}"
+
+
+class CaseDataset(CacheDataset):
+    """Cases through transforms; a case that fails is recorded, logged and left out.
+
+    With `cache` (training, validation) every case is loaded once at the start, results of the deterministic transforms are
+    kept in memory up to `cache_rate`, and refused cases leave the data set. Without (inference), cases are loaded one at a
+    time, and a refused one yields ``{"case", "refused": sentence}`` alone, see :func:`collate_cases`.
+
+    Args:
+        data: entries of :func:`load_datalist`.
+        transform: transforms.
+        cache: load all cases at the start.
+        cache_rate: share of the cases whose volumes stay in memory.
+        num_workers: threads that fill the cache.
+        progress: show a bar meanwhile.
+
+    Attributes:
+        errors: refused cases, ``{case: sentence}``.
+
+    Raises:
+        InputError: with `cache`, when no case is left.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict[str, Any]],
+        transform: Sequence[Any] | Compose,
+        cache: bool = True,
+        cache_rate: float = 1.0,
+        num_workers: int = 2,
+        progress: bool = True,
+    ) -> None:
+        self.errors: dict[str, str] = {}
+        self._screen = cache
+        super().__init__(
+            data=list(data),
+            transform=transform,
+            cache_rate=cache_rate if cache else 0.0,
+            num_workers=num_workers,
+            progress=progress,
+            copy_cache=False,
+        )
+
+    def _fill_cache(self, indices: Any = None) -> list:
+        if not self._screen:
+            return []
+        keep_from = self.cache_num
+        self.cache_num = len(self.data)
+        items = super()._fill_cache(list(range(len(self.data))))
+        good = [i for i, item in enumerate(items) if item is not None]
+        if not good:
+            raise InputError(f"wanted at least one usable case, came none ({next(iter(self.errors.values()), 'no cases')})")
+        self.data = [self.data[i] for i in good]
+        cache = [items[i] for i in good if i < keep_from]
+        self.cache_num = len(cache)
+        return cache
+
+    def _load_cache_item(self, idx: int) -> Any:
+        try:
+            return super()._load_cache_item(idx)
+        except Exception as e:  # one bad case never stops the others
+            self._refuse(self.data[idx], e)
+            return None
+
+    def _transform(self, index: int) -> Any:
+        if self._screen:
+            return super()._transform(index)
+        try:
+            return Dataset._transform(self, index)
+        except Exception as e:  # one bad case never stops the others
+            self._refuse(self.data[index], e)
+            name = _name_of(self.data[index])
+            return {"case": name, "refused": self.errors[name]}
+
+    def _refuse(self, case: dict[str, Any], error: BaseException) -> None:
+        name = _name_of(case)
+        self.errors[name] = sentence_for(error, case)
+        logger.warning("refused case %s: %s", name, self.errors[name])
+
+
+def each_item(dataset: CaseDataset, count: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """The first `count` preprocessed cases, for what is over all cases or over none.
+
+    Raises:
+        InputError: at the first case that is refused.
+    """
+    for i in range(len(dataset))[:count]:
+        item = dataset[i]
+        if dataset.errors:
+            raise InputError(next(iter(dataset.errors.values())))
+        yield item
+
+
+def _name_of(case: dict[str, Any]) -> str:
+    return str(case.get("case") or case.get("image"))
+
+
+def collate_cases(batch: Sequence[Any]) -> dict[str, Any]:
+    """Collate, without refused cases, whose sentences by name lie under ``refused``; nothing else when no case is left."""
+    flat = [item for entry in batch for item in (entry if isinstance(entry, list) else [entry])]
+    usable = [item for item in flat if "image" in item]
+    refused = {item["case"]: item["refused"] for item in flat if "refused" in item}
+    return {**(list_data_collate(usable) if usable else {}), **({"refused": refused} if refused else {})}

@@ -1,0 +1,64 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""From the inferer's channels to the result files of a case, on the MRI's grid and in its units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from ..values import write_json
+
+__all__ = ["RESULT_FILES", "save_case", "write_volume"]
+
+#: Key after postprocessing → (file stem, type on disk).
+RESULT_FILES = {
+    "pred": ("lesion", np.uint8),
+    "fused": ("fused", np.float32),
+    "lesion_prob": ("lesion_prob", np.float32),
+    "uncertainty": ("uncertainty", np.float32),
+    "provenance": ("provenance", np.float32),
+    "residual": ("residual", np.float32),
+}
+
+
+def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
+    """Write a volume ``[1, X, Y, Z]`` of a result as NIfTI, with the affine and its codes that the MRI came with."""
+    image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), np.asarray(volume.affine, dtype=np.float64))
+    image.header.set_xyzt_units("mm")
+    for name in ("sform_code", "qform_code"):
+        image.header[name] = max(int(volume.meta.get(name, 1)), 1)
+    nib.save(image, path)
+
+
+def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
+    """Write the volumes of :data:`RESULT_FILES` and ``result.json`` to ``<output_dir>/<case>/``.
+
+    Args:
+        output_dir: folder of results.
+        case: name of the case; files are named by it, not by the input's file name.
+        result: after postprocessing, on the MRI's grid.
+        facts: for ``result.json``.
+
+    Returns:
+        The case's folder.
+    """
+    folder = Path(output_dir) / case
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, (stem, dtype) in RESULT_FILES.items():
+        write_volume(folder / f"{stem}.nii.gz", result[key], dtype)
+    write_json(folder / "result.json", dict(facts))
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from .. import __version__
+
+    return {"roi_fusion": __version__, "monai": monai.__version__, "torch": torch.__version__, "nibabel": nib.__version__}

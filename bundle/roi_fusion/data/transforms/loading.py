@@ -1,0 +1,189 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Dictionary transforms of the bundle, for what MONAI has no transform of its own.
+
+Keys: ``image`` (MRI), ``ct``, ``label`` (lesion), ``brain``, ``bone``, ``dense`` (blood or calcium in the brain), ``head``,
+``intensity`` (constants of the normalisation), ``label_known``. Volumes are ``[1, X, Y, Z]`` MetaTensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged, MapTransform, Transform
+
+from ...errors import InputError
+from ...values import as_bool
+from ..io import split_ending
+
+__all__ = ["CheckVolumesd", "CompleteCased", "FillMissingd", "FillUnknownLabeld", "LoadVolumesd", "file_of"]
+
+_NAMES = {"image": "MRI", "ct": "CT", "label": "lesion mask", "brain": "brain mask", "bone": "bone mask"}
+
+
+def file_of(volume: Any, fallback: str = "volume") -> str:
+    """The file that a MetaTensor was read from, for messages."""
+    return str(getattr(volume, "meta", {}).get("filename_or_obj", fallback))
+
+
+def _mri_in(folder: Path) -> Path:
+    found = [p for p in sorted(folder.iterdir()) if re.fullmatch(r"(.+_)?mri\.nii(\.gz)?", p.name)]
+    if len(found) != 1:
+        raise InputError(f"{folder}: wanted one mri.nii.gz or *_mri.nii.gz and its CT, came {len(found)} files of such a name")
+    return found[0]
+
+
+class CompleteCased(Transform):
+    """Add what a bare MRI path lacks: ``case``, its name, and ``ct``, the file beside it, as MONAI Label gives the MRI only.
+
+    ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``. A folder stands for
+    the one MRI of such a name in it: MONAI Label's sessions hand over the folder of several uploaded files.
+
+    Args:
+        allow_missing: take a case without its MRI or without its CT; ``missing`` then says which, ``mri`` or ``ct``.
+
+    Raises:
+        InputError: when there is no such CT; the sentence names the file that was looked for.
+    """
+
+    def __init__(self, allow_missing: bool | str = False) -> None:
+        self.allow_missing = as_bool("allow_missing", allow_missing)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = {**data, "missing": ""}
+        if self.allow_missing and d.get("image") is None and d.get("ct") is not None:
+            ct = Path(str(d["ct"]))
+            name, _ = split_ending(ct.name)
+            d["case"] = d.get("case") or (ct.absolute().parent.name or "case" if name == "ct" else name.removesuffix("_ct"))
+            return {**d, "ct_file": str(ct), "missing": "mri"}
+        if d.get("image") is None:
+            folder = Path(str(d.get("folder", "")))
+            missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
+            raise InputError(f"{folder}: wanted mri.nii.gz and ct.nii.gz, found no {missing}")
+        mri = Path(str(d["image"]))
+        if mri.is_dir():
+            mri = _mri_in(mri)
+            d["image"] = str(mri)
+        stem, ending = split_ending(mri.name)
+        if not d.get("case"):
+            d["case"] = (mri.absolute().parent.name or "case") if stem == "mri" else stem.removesuffix("_mri")
+        if d.get("ct") is None:
+            if stem != "mri" and not stem.endswith("_mri"):
+                if self.allow_missing:
+                    return {**d, "ct_file": "", "missing": "ct"}
+                raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
+            ct = mri.with_name(f"{stem[:-3]}ct{ending}")
+            if self.allow_missing and not ct.exists():
+                return {**d, "ct_file": "", "missing": "ct"}
+            if not ct.exists():
+                raise InputError(f"{mri}: wanted its CT at {ct}, found no such file")
+            d["ct"] = str(ct)
+        d["ct_file"] = str(d["ct"])
+        return d
+
+
+class LoadVolumesd(MapTransform):
+    """Read the files of those `keys` that are present, as MONAI's ``LoadImaged`` does, into ``[1, X, Y, Z]`` MetaTensors.
+
+    MONAI Label puts a loader of its own in place of every ``LoadImaged`` of a bundle, and that one wants all keys: a case
+    without masks would end in a ``KeyError``. So this one has a ``LoadImaged`` and is none.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self._load = LoadImaged(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return self._load(dict(data))
+
+
+class CheckVolumesd(MapTransform):
+    """Refuse volumes that cannot be used, with one sentence: not 3-D, not finite, constant, CT not in HU, mask not 0/1.
+
+    Args:
+        keys: volumes to check where present.
+        ct_key: the one that must be in HU.
+        mask_keys: those that must hold 0 and 1 only (0 and 255 is taken as well).
+        never_empty: masks that must hold at least one voxel; a lesion mask may be empty.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        ct_key: str = "ct",
+        mask_keys: Sequence[str] = ("label", "brain", "bone"),
+        never_empty: Sequence[str] = ("brain", "bone"),
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.ct_key, self.mask_keys, self.never_empty = ct_key, tuple(mask_keys), tuple(never_empty)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            volume, where, what = d[key], file_of(d[key], str(key)), _NAMES.get(str(key), str(key))
+            if volume.ndim != 4 or volume.shape[0] != 1:
+                shape = list(volume.shape[1:]) + ([volume.shape[0]] if volume.shape[0] != 1 else [])
+                raise InputError(f"{where}: wanted a 3-D {what}, came shape {shape}")
+            if not bool(torch.isfinite(volume).all()):
+                count = int((~torch.isfinite(volume)).sum())
+                raise InputError(f"{where}: wanted finite values, came a {what} with {count} NaN or infinite voxels")
+            low, high = float(volume.min()), float(volume.max())
+            if key in self.mask_keys:
+                d[key] = self._check_mask(volume, where, what, empty_ok=key not in self.never_empty)
+            elif low == high:
+                raise InputError(f"{where}: wanted a {what} with contrast, came one constant value ({low:g})")
+            elif key == self.ct_key and (low > -200 or high < 300):
+                raise InputError(
+                    f"{where}: wanted CT in HU (air near -1000, bone above 300), came values from {low:g} to {high:g}"
+                )
+        return d
+
+    @staticmethod
+    def _check_mask(mask: torch.Tensor, where: str, what: str, empty_ok: bool) -> torch.Tensor:
+        values = torch.unique(mask.as_tensor() if isinstance(mask, MetaTensor) else mask)
+        wanted = [0.0, 255.0] if float(values.max()) == 255 else [0.0, 1.0]
+        if not all(float(v) in wanted for v in values):
+            came = ", ".join(f"{float(v):g}" for v in values[:5])
+            raise InputError(f"{where}: wanted a {what} of 0 and 1, came values {came}{' …' if len(values) > 5 else ''}")
+        if not empty_ok and float(values.max()) == 0:
+            raise InputError(f"{where}: wanted at least one voxel in the {what}, came an empty one")
+        return (mask > 0).to(torch.uint8)
+
+
+class FillMissingd(Transform):
+    """Where :class:`CompleteCased` found one volume only, add the other as zeros on its grid.
+
+    The transforms that follow read ``missing`` and record typical constants for it; after normalisation it is 0 everywhere,
+    which is how a missing volume looks in training (:class:`~roi_fusion.data.augment.RandMissingModalityd`).
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        if d.get("missing"):
+            absent, present = ("image", "ct") if d["missing"] == "mri" else ("ct", "image")
+            d[absent] = torch.zeros_like(d[present])
+        return d
+
+
+class FillUnknownLabeld(Transform):
+    """Add ``label_known``; where a case has no lesion mask, ``label`` is zeros that loss and metrics leave out.
+
+    ``label_voxels`` is the lesion's size before anything is cropped: what lies outside of the CT's field of view is missed, not
+    gone.
+    """
+
+    def __init__(self, label_key: str = "label", reference_key: str = "image") -> None:
+        self.label_key, self.reference_key = label_key, reference_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        d["label_known"] = float(self.label_key in d)
+        if self.label_key not in d:
+            d[self.label_key] = torch.zeros_like(d[self.reference_key], dtype=torch.uint8)
+        d["label_voxels"] = float((d[self.label_key] > 0).sum())
+        return d

@@ -1,0 +1,23 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Training, inference and evaluation engines and their handlers."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "calibration",
+        "checkpoint",
+        "doctor",
+        "doctor_rules",
+        "evaluator",
+        "handlers",
+        "inferer",
+        "prediction",
+        "run_record",
+        "tracked_model",
+        "tracking",
+        "training",
+        "writers",
+    ],
+)

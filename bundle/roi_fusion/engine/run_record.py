@@ -1,0 +1,93 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""``run.json``: what a training was started with, so that its numbers can be traced to code, data and knobs."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ..config.check import calling_parser
+from ..config.knobs import KNOBS
+from ..core.losses import RoiFusionLoss
+from ..data.cases import CASE_FILES
+from ..data.results import versions
+from ..values import is_first_rank, write_json
+
+__all__ = ["data_hash", "git_commit", "record_run"]
+
+
+def git_commit(folder: str | Path) -> str | None:
+    """The commit that `folder` is at, with ``+`` where files differ from it; None outside of a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+
+
+def data_hash(cases: Sequence[Mapping[str, Any]]) -> str:
+    """A hash over the names, sizes and first and last 64 KiB of all files of some cases.
+
+    It changes when a case comes, goes or is written again; it does not read volumes whole.
+    """
+    digest = hashlib.sha256()
+    for case in sorted(cases, key=lambda c: str(c.get("case"))):
+        digest.update(str(case.get("case")).encode())
+        for key in CASE_FILES:
+            path = Path(str(case.get(key, "")))
+            if key not in case or not path.is_file():
+                continue
+            size = path.stat().st_size
+            digest.update(f"{key}:{size}".encode())
+            with path.open("rb") as f:
+                digest.update(f.read(65536))
+                f.seek(max(size - 65536, 0))
+                digest.update(f.read())
+    return digest.hexdigest()[:16]
+
+
+def record_run(
+    output_dir: str | Path, bundle_root: str | Path, loss: RoiFusionLoss, plan: Any, datasets: Mapping[str, Any]
+) -> None:
+    """Write ``run.json``. An expression of the run list: the knobs are read from the config that it is part of.
+
+    Args:
+        output_dir: folder of the training.
+        bundle_root: the bundle's folder, whose commit is noted.
+        loss: its weights are noted.
+        plan: learning-rate plan, from :func:`~roi_fusion.engine.training.plan_learning_rate`.
+        datasets: name → data set; their cases and hash are noted.
+    """
+    parser = calling_parser()
+    knobs = {name: parser.get_parsed_content(name) for name in KNOBS if name in cast(dict[str, Any], parser.config)}
+    if not is_first_rank():
+        return
+    plain = {k: v if isinstance(v, (int, float, str, list, bool, type(None))) else str(v) for k, v in knobs.items()}
+    write_json(
+        Path(output_dir) / "run.json",
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "knobs": plain,
+            "network_def": cast(dict[str, Any], parser.config).get("network_def"),
+            "loss_weights": loss.weights,
+            "learning_rate_plan": plan.roi_fusion_plan,
+            "git_commit": git_commit(bundle_root),
+            "data": {name: {"cases": len(d.data), "hash": data_hash(d.data)} for name, d in datasets.items()},
+            "versions": versions(),
+            "platform": platform.platform(),
+        },
+    )

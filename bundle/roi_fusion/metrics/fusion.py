@@ -1,0 +1,229 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Metrics of the fused image, in the reference's own scale with ``data_range`` given.
+
+What cannot be measured is NaN, never a number.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from monai.metrics import Cumulative
+
+from ..core.intensity import IntensityMap, fusion_sources, undo_brighten_bone
+from ..core.ssim import ssim_map
+from ..core.target import fusion_target
+from ..errors import InputError
+from .lesion import _bounding_box
+from .table import mean_by_name
+
+__all__ = ["FusionMetrics", "baselines", "hyperdense_shown", "regional_psnr", "regional_ssim", "seam_ratio"]
+
+
+def _checked(name: str, first: torch.Tensor, *others: torch.Tensor, data_range: float = 1.0) -> None:
+    for other in others:
+        if other.shape != first.shape:
+            raise InputError(f"{name}: wanted equal shapes, came {tuple(first.shape)} and {tuple(other.shape)}")
+    if first.ndim not in (4, 5) or first.shape[1] != 1:
+        raise InputError(f"{name}: wanted [B, 1, X, Y, Z] or [B, 1, X, Y], came {tuple(first.shape)}")
+    if not data_range > 0:
+        raise InputError(f"{name}: wanted a data_range above 0, came {data_range}")
+
+
+def _mean_over(values: torch.Tensor, roi: torch.Tensor) -> torch.Tensor:
+    """Mean over the region per case ``[B]``; NaN where it is empty."""
+    inside = roi > 0
+    axes = tuple(range(1, values.ndim))
+    total = torch.where(inside, values, torch.zeros_like(values)).sum(axes)
+    return total / inside.sum(axes)  # 0/0 is NaN
+
+
+def regional_ssim(
+    pred: torch.Tensor,
+    reference: torch.Tensor,
+    roi: torch.Tensor,
+    *,
+    data_range: float,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    slice_axis: int = -1,
+    context: bool = False,
+) -> torch.Tensor:
+    """Mean SSIM (Wang et al. 2004) over a region, with in-plane Gaussian windows.
+
+    Args:
+        pred, reference: ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``, in the reference's own scale.
+        roi: 0/1, same shape.
+        data_range: span of the reference's scale.
+        window_size, sigma: of the window, in voxels.
+        slice_axis: the axis that windows do not extend along (volumes only).
+        context: ``False``: window statistics from voxels of the region only, so a copy inside scores exactly 1 whatever
+            lies outside. ``True``: ordinary windows, which also see the surroundings and punish a cut.
+
+    Returns:
+        ``[B]`` float64; NaN where the region is empty.
+
+    Raises:
+        InputError: when shapes differ or `data_range` is not positive.
+    """
+    _checked("regional_ssim", pred, reference, roi, data_range=data_range)
+    pred, reference, roi = (t.detach().double() for t in (pred, reference, roi))
+    if pred.ndim == 5:
+        pred, reference, roi = (t.movedim(slice_axis, -1) for t in (pred, reference, roi))
+    inside = None if context else (roi > 0).double()
+    values = ssim_map(pred, reference, inside, data_range=data_range, window_size=window_size, sigma=sigma)
+    return _mean_over(values, roi)
+
+
+def regional_psnr(
+    pred: torch.Tensor, reference: torch.Tensor, roi: torch.Tensor, *, data_range: float, slice_axis: int = -1
+) -> torch.Tensor:
+    """Peak signal-to-noise ratio in dB over a region.
+
+    Args:
+        pred, reference, roi, data_range: as in :func:`regional_ssim`.
+        slice_axis: accepted for symmetry with :func:`regional_ssim`; the result does not depend on it.
+
+    Returns:
+        ``[B]`` float64; NaN where the region is empty, infinite for a copy.
+    """
+    _checked("regional_psnr", pred, reference, roi, data_range=data_range)
+    error = _mean_over((pred.detach().double() - reference.detach().double()) ** 2, roi.detach())
+    return 10 * torch.log10(data_range**2 / error)
+
+
+def seam_ratio(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, roi: torch.Tensor) -> torch.Tensor:
+    """How much steeper the fused image is along the region's border than its steeper source.
+
+    The mean in-plane gradient of `fused` over the two-voxel border of `roi` (one voxel on either side), over the mean there
+    of the larger of both sources' gradients; all in normalised units. About 1: no visible seam; a cut scores above.
+
+    Args:
+        fused, mri, ct: normalised, ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``.
+        roi: 0/1, same shape, usually bone.
+
+    Returns:
+        ``[B]`` float64; NaN where the region has no border.
+    """
+    _checked("seam_ratio", fused, mri, ct, roi)
+
+    def gradient(x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().double()
+        steps = [torch.gradient(x, dim=axis)[0] if x.shape[axis] > 1 else torch.zeros_like(x) for axis in (2, 3)]
+        return (steps[0] ** 2 + steps[1] ** 2).sqrt()
+
+    inside = (roi > 0).double()
+    border = torch.zeros_like(inside, dtype=torch.bool)
+    for axis in (2, 3):
+        if inside.shape[axis] > 1:
+            change = inside.diff(dim=axis) != 0
+            first, last = (border.narrow(axis, start, inside.shape[axis] - 1) for start in (0, 1))
+            first |= change
+            last |= change
+    sources = torch.maximum(gradient(mri), gradient(ct))
+    return _mean_over(gradient(fused), border) / _mean_over(sources, border)
+
+
+def hyperdense_shown(
+    fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, dense: torch.Tensor, bone: torch.Tensor
+) -> torch.Tensor:
+    """Share of the acute blood and calcium that the fused volume shows as the CT does, not as the MRI does.
+
+    Too small a region for any SSIM to notice, and what a reader looks for first. A voxel is shown where `fused` is nearer to
+    the CT's value than to the MRI's.
+
+    Args:
+        fused, mri, ct: normalised, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
+            :func:`~roi_fusion.core.intensity.fusion_sources`.
+        dense: 0/1, same shape, from :func:`~roi_fusion.core.masks.hyperdense_mask`.
+        bone: 0/1, same shape. What lies within two voxels of it in plane, in the slice or in a neighbouring one, is left out,
+            and so are the first and the last slice: at vertex and skull base thick slices are dense by the skull that they
+            hold in part.
+
+    Returns:
+        ``[B]`` float64; NaN where nothing is left.
+    """
+    _checked("hyperdense_shown", fused, mri, ct, dense, bone)
+    near = F.max_pool3d(F.pad(bone.float(), (1, 1), value=1.0), (5, 5, 3), stride=1, padding=(2, 2, 0))
+    dense = dense * (near == 0)
+    return _mean_over(((fused - ct).abs() < (fused - mri).abs()).double(), dense)
+
+
+class FusionMetrics(Cumulative):
+    """Fusion metrics per case, cumulated; missing values are NaN and stay out of the mean."""
+
+    names = (
+        "brain_ssim",
+        "bone_ssim",
+        "brain_ssim_context",
+        "bone_ssim_context",
+        "brain_psnr",
+        "bone_psnr",
+        "global_ssim",
+        "seam_ratio",
+        "hyperdense_shown",
+    )
+
+    def __call__(
+        self,
+        fused: torch.Tensor,
+        image: torch.Tensor,
+        *,
+        brain: torch.Tensor,
+        bone: torch.Tensor,
+        dense: torch.Tensor,
+        intensity: IntensityMap,
+    ) -> dict[str, float]:
+        """Measure one case and keep it.
+
+        Args:
+            fused: normalised, ``[1, X, Y, Z]``.
+            image: normalised MRI and CT, ``[2, X, Y, Z]``.
+            brain, bone, dense: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
+            intensity: constants of the case, which map all to the references' own scales.
+        """
+        fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
+        head = (image != 0).any(dim=1, keepdim=True)
+        box = (slice(None), slice(None), *_bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
+        fused, image, brain, bone, dense, head = (t[box] for t in (fused, image, brain, bone, dense, head))
+        mri, ct = image[:, :1], image[:, 1:]
+        in_mri, in_ct = intensity.normalised_to_mri_scale, intensity.normalised_to_ct_scale
+        pairs = {
+            "brain": (in_mri(fused), in_mri(mri), brain),
+            "bone": (in_ct(undo_brighten_bone(fused) * head), in_ct(ct), bone),
+        }
+        row = {f"{n}_ssim": regional_ssim(*p, data_range=1.0) for n, p in pairs.items()}
+        row.update({f"{n}_ssim_context": regional_ssim(*p, data_range=1.0, context=True) for n, p in pairs.items()})
+        row.update({f"{n}_psnr": regional_psnr(*p, data_range=1.0) for n, p in pairs.items()})
+        whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
+        both = bool(mri.any()) and bool(ct.any())  # of a case that lacks one there is no such mean
+        row["global_ssim"] = (whole[0] + whole[1]) / (2 if both else math.nan)
+        sources = fusion_sources(image)
+        row["seam_ratio"] = seam_ratio(fused, *sources, bone)
+        row["hyperdense_shown"] = hyperdense_shown(fused, *sources, dense, bone)
+        values = {name: float(row[name]) for name in self.names}
+        self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
+        return values
+
+    def aggregate(self) -> dict[str, float]:  # type: ignore[override]
+        """Mean over the cases where each value exists; NaN where none does."""
+        return mean_by_name(self.names, self.get_buffer())
+
+
+def baselines(image: torch.Tensor, bone: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What any method must beat, and its limit, in normalised units: average, maximum, paste (CT bone into the MRI), target F*.
+
+    Args:
+        image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
+        bone: 0/1, ``[B, 1, X, Y, Z]``.
+        weight: K, the share of the CT in the target.
+    """
+    mri, ct = fusion_sources(image)
+    return {
+        "average": (mri + ct) / 2,
+        "maximum": torch.maximum(mri, ct),
+        "paste": torch.where(bone > 0, ct, mri),
+        "target": fusion_target(image, weight),
+    }

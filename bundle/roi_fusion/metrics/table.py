@@ -1,0 +1,108 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Tables of case rows: per-method means with confidence intervals, ``metrics.csv`` and ``summary.json``."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from ..values import write_json
+
+__all__ = ["summarise", "write_tables"]
+
+
+def mean_by_name(names: Sequence[str], buffer: Any) -> dict[str, float]:
+    if not isinstance(buffer, torch.Tensor) or not len(buffer):
+        return {n: float("nan") for n in names}
+    return dict(zip(names, torch.nanmean(buffer, dim=0).tolist()))
+
+
+_COUNTS = ("n_cases", "n_empty_pred", "n_empty_ref", "fused_at_bounds")
+
+
+def _metric_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = dict.fromkeys(k for r in rows for k, v in r.items() if isinstance(v, float))
+    return [n for n in names if n != "lesion_ml"]
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    out = {}
+    for name in _metric_names(rows):
+        values = [r[name] for r in rows if name in r and not math.isnan(r[name])]
+        out[name] = sum(values) if name in _COUNTS else (sum(values) / len(values) if values else math.nan)
+    return out
+
+
+def _number(value: float) -> float | str | None:
+    """For JSON: missing is null, an infinite PSNR (a copy) the word inf."""
+    if math.isnan(value):
+        return None
+    return round(value, 6) if math.isfinite(value) else "inf" if value > 0 else "-inf"
+
+
+def _statistics(values: Sequence[float]) -> dict[str, Any]:
+    present = np.array([v for v in values if not math.isnan(v)])
+    out: dict[str, Any] = {"count": len(present), "missing": len(values) - len(present)}
+    if not len(present):
+        return {"mean": None, "median": None, "std": None, "ci95": None, **out}
+    out.update(mean=_number(float(present.mean())), median=_number(float(np.median(present))))
+    finite = bool(np.isfinite(present).all())
+    out["std"] = _number(float(present.std())) if finite else None
+    out["ci95"] = None
+    if finite and len(present) > 1:
+        low, high = present.mean(), present.mean()
+        if np.ptp(present) > 0:
+            found = stats.bootstrap((present,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0))
+            low, high = found.confidence_interval
+        out["ci95"] = [_number(float(low)), _number(float(high))]
+    return out
+
+
+def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean, median, deviation, bootstrap 95 % interval and counts per method and metric; also per volume class.
+
+    Returns:
+        ``{"cases", "empty": {...}, "methods": {method: {metric: {...}}}, "by_volume_class": {class: {metric: {...}}}}``
+    """
+    own = [r for r in rows if r["method"] == "roi_fusion"]
+    methods = {}
+    for method in dict.fromkeys(r["method"] for r in rows):
+        part = [r for r in rows if r["method"] == method]
+        names = [n for n in _metric_names(part) if n not in _COUNTS]
+        methods[method] = {n: _statistics([r.get(n, math.nan) for r in part]) for n in names}
+    classes = {}
+    for name in ("none", "small", "medium", "large", "unknown"):
+        part = [r for r in own if r["volume_class"] == name]
+        if part:
+            metrics = [n for n in _metric_names(part) if n not in _COUNTS]
+            classes[name] = {"cases": len(part), **{n: _statistics([r.get(n, math.nan) for r in part]) for n in metrics}}
+    counts = {n: int(sum(r.get(n, 0.0) for r in own)) for n in _COUNTS if n != "n_cases"}
+    return {"cases": len(own), "counts": counts, "methods": methods, "by_volume_class": classes}
+
+
+def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``metrics.csv`` (a row per case and method) and ``summary.json``; returns the summary."""
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = ["case", "method", "volume_class", "lesion_ml"]
+    columns = first + [n for n in _metric_names(rows) if n not in first]
+    with (folder / "metrics.csv").open("w", newline="") as f:
+        writer = csv.DictWriter(f, columns, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {
+                    k: ("" if math.isnan(row[k]) else f"{row[k]:.6g}") if isinstance(row.get(k), float) else row.get(k, "")
+                    for k in columns
+                }
+            )
+    summary = summarise(rows)
+    write_json(folder / "summary.json", summary)
+    return summary

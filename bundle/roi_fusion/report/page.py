@@ -1,0 +1,242 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""``report.html``: one self-contained page about a training, an evaluation or an inference, made from the files it left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from .. import __version__
+from ..data.history import read_history
+from ..errors import InputError
+from ..values import is_first_rank
+from .plots import evaluation_figures, figure_uri, history_figures
+from .previews import case_figure
+
+__all__ = ["metrics_text", "write_report", "write_training_report"]
+
+logger = logging.getLogger(__name__)
+
+
+_METHODS = {
+    "roi_fusion": "ROI Fusion",
+    "average": "average",
+    "maximum": "maximum",
+    "paste": "paste (CT bone into MRI)",
+    "target": "training target F*",
+}
+
+
+_METRICS = {
+    "brain_ssim": ("brain SSIM", 3),
+    "bone_ssim": ("bone SSIM", 3),
+    "brain_ssim_context": ("brain SSIM, context", 3),
+    "bone_ssim_context": ("bone SSIM, context", 3),
+    "brain_psnr": ("brain PSNR dB", 1),
+    "bone_psnr": ("bone PSNR dB", 1),
+    "global_ssim": ("global SSIM", 3),
+    "seam_ratio": ("seam ratio", 2),
+    "hyperdense_shown": ("blood and calcium shown", 2),
+    "lesion_dice": ("lesion Dice", 3),
+    "lesion_nsd_2mm": ("NSD 2 mm", 3),
+    "lesion_hd95_mm": ("HD95 mm", 1),
+    "lesion_f1": ("lesion F1", 3),
+    "lesion_volume_difference_ml": ("volume difference mL", 2),
+    "lesion_ece": ("ECE", 3),
+    "lesion_brier": ("Brier", 3),
+}
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+ body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1280px; padding: 1.5rem; color: #1c2733; }
+ h1 { margin: 0 0 .2rem; } h2 { margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d5dde5; padding-bottom: .2rem; }
+ h3 { margin: 1.4rem 0 .3rem; font-size: 1rem; }
+ .note { color: #52616f; } .warn { background: #fff4e0; border-left: 4px solid #e69a17; padding: .5rem .8rem; }
+ .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
+ th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e3e9ef; white-space: nowrap;
+vertical-align: top; }
+ th:first-child, td:first-child { text-align: left; } thead th { background: #f2f5f8; }
+ tr.own td { font-weight: 600; background: #eef6ff; } .ci { display: block; color: #6b7885; font-weight: 400; font-size:
+.75rem; }
+ img { max-width: 100%; } .facts { font-size: .85rem; color: #3c4a57; } .curves img { max-width: 49%; }
+</style></head><body>
+<h1>{{ title }}</h1>
+<p class="note">ROI Fusion {{ version }} · for research, not for diagnosis.</p>
+{% if refused %}<div class="warn"><b>{{ refused|length }} case{{ "s" if refused|length > 1 }} refused</b>
+<ul>{% for case, why in refused.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
+{% if table %}<h2>Metrics over {{ n_cases }} case{{ "s" if n_cases != 1 }}</h2>
+<p class="note">Mean with bootstrap 95 % interval. Fusion is compared in the reference's own scale (data range 1);
+pasting scores 1 in
+both ROI-only SSIMs by construction, so read them together with the context SSIMs and the seam ratio (about 1: no visible seam).
+Lesion scores are the head's own prediction; – means not measured. Empty masks: {{ counts.n_empty_pred }} predicted,
+{{ counts.n_empty_ref }} in the references. Voxels of the output at a bound: {{ counts.fused_at_bounds }}.</p>
+<div class="scroll"><table><thead><tr><th>method</th>{% for h in table.head %}<th>{{ h }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in table.rows %}<tr{% if row.own %} class="own"{% endif %}><td>{{ row.name }}</td>
+{% for c in row.cells %}<td>{{ c.value }}{% if c.ci %}<span class="ci">{{ c.ci }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
+{% if classes %}<h2>By lesion volume</h2><div class="scroll"><table><thead><tr><th>class</th><th>cases</th>
+{% for h in classes.head %}<th>{{ h }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in classes.rows %}<tr><td>{{ row.name }}</td><td>{{ row.cases }}</td>
+{% for c in row.cells %}<td>{{ c.value }}{% if c.ci %}<span class="ci">{{ c.ci }}</span>{% endif %}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>{% endif %}
+{% if plots %}<h2>Plots</h2><div class="plots">{% for c in plots %}<img alt="{{ c.name }}" src="{{ c.data }}">{% endfor %}
+</div>{% endif %}
+{% if curves %}<h2>Training</h2><div class="curves">{% for c in curves %}<img alt="{{ c.name }}" src="{{ c.data }}">{%
+endfor %}</div>{% endif %}
+{% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left.
+Red: predicted
+lesion; green: reference. Share of the MRI: grey where nothing can be told.</p>
+{% for case in cases %}<h3>{{ case.name }}</h3><p class="facts">{{ case.facts }}</p><img alt="{{ case.name }}" src="{{
+case.data }}">{% endfor %}
+{% endif %}</body></html>
+"""
+
+
+def _spread_text(facts: Mapping[str, Any]) -> str:
+    """What the draws differ by: mean deviation of the lesion probability from noise, from mirrors and from both."""
+    spread = {k: v for k, v in facts.get("lesion_spread", {}).items() if v is not None}
+    return " · spread of the lesion probability: " + ", ".join(f"{v:.3f} {k}" for k, v in spread.items()) if spread else ""
+
+
+def _cell(entry: Mapping[str, Any] | None, digits: int) -> dict[str, str]:
+    if not entry or entry.get("mean") is None:
+        return {"value": "–", "ci": ""}
+    if isinstance(entry["mean"], str):
+        return {"value": "∞" if entry["mean"] == "inf" else entry["mean"], "ci": ""}
+    ci = entry.get("ci95")
+    text = f"{ci[0]:.{digits}f} … {ci[1]:.{digits}f}" if ci and not any(isinstance(c, str) for c in ci) else ""
+    return {"value": f"{entry['mean']:.{digits}f}", "ci": text}
+
+
+def _table(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    names = [m for m in _METRICS if any(m in b for b in blocks.values())]
+    rows = [
+        {
+            "name": _METHODS.get(k, k),
+            "own": k == "roi_fusion",
+            "cases": b.get("cases", ""),
+            "cells": [_cell(b.get(m), _METRICS[m][1]) for m in names],
+        }
+        for k, b in blocks.items()
+    ]
+    return {"head": [_METRICS[m][0] for m in names], "rows": rows}
+
+
+def metrics_text(output_dir: str | Path) -> str:
+    """The means of ``summary.json`` as a text table, a line per metric and a column per method.
+
+    Raises:
+        InputError: when there is no summary.
+    """
+    path = Path(output_dir) / "summary.json"
+    if not path.is_file():
+        raise InputError(f"{path}: wanted the summary of an evaluation, found no such file")
+    summary = json.loads(path.read_text())
+    table = _table(summary["methods"])
+    width = max(len(h) for h in table["head"])
+    names = [r["name"].split(" (")[0] for r in table["rows"]]
+    lines = [f"{summary['cases']} cases".ljust(width) + "".join(f"  {n:>18}" for n in names)]
+    for i, head in enumerate(table["head"]):
+        lines.append(head.ljust(width) + "".join(f"  {r['cells'][i]['value']:>18}" for r in table["rows"]))
+    return "\n".join(lines)
+
+
+def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
+    """Worst lesion Dice first where there is one, else by name."""
+    dice: dict[str, float] = {}
+    if (folder / "metrics.csv").is_file():
+        with (folder / "metrics.csv").open() as f:
+            for row in csv.DictReader(f):
+                if row["method"] == "roi_fusion" and row.get("lesion_dice"):
+                    dice[row["case"]] = float(row["lesion_dice"])
+    return sorted(results, key=lambda p: (dice.get(p.name, 2.0), p.name))
+
+
+def write_report(output_dir: str | Path, *, history_dir: str | Path | None = None, max_cases: int = 24) -> Path | None:
+    """Write ``report.html`` into a folder of results from its volumes, ``summary.json``, ``errors.json`` and a history.
+
+    Args:
+        output_dir: folder of results.
+        history_dir: training whose curves are shown; `output_dir` itself when it holds a history.
+        max_cases: cases with pictures, worst lesion Dice first.
+
+    Returns:
+        The page, or None on other ranks than the first.
+
+    Raises:
+        InputError: when there is nothing to report on.
+    """
+    if not is_first_rank():
+        return None
+    folder = Path(output_dir)
+    results = [p.parent for p in sorted(folder.glob("*/result.json"))]
+    history = Path(history_dir) if history_dir else folder
+    curves = []
+    if (history / "history.jsonl").is_file():
+        rows = read_history(history)
+        curves = [{"name": n, "data": figure_uri(f, 90)} for n, f in history_figures(rows).items()] if rows else []
+    summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").is_file() else None
+    refused = json.loads((folder / "errors.json").read_text()) if (folder / "errors.json").is_file() else {}
+    if not results and not curves and summary is None and not refused:
+        raise InputError(f"{folder}: wanted a folder of results or of a training, found neither")
+    cases = []
+    for path in _case_order(folder, results)[:max_cases]:
+        facts = json.loads((path / "result.json").read_text())
+        label = next(
+            (
+                p
+                for p in (Path(facts["mri"] or facts["ct"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii"))
+                if p.is_file()
+            ),
+            None,
+        )
+        try:
+            data = figure_uri(case_figure(path, label))
+        except InputError as e:
+            refused[path.name] = str(e)
+            continue
+        missing = f"made WITHOUT a {facts['missing'].upper()} · " if facts.get("missing") else ""
+        interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
+        between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
+        text = (
+            f"{missing}lesion {facts['lesion_ml']:.2f} mL{between} · "
+            f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
+            f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
+            f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"
+        )
+        cases.append({"name": path.name, "facts": text, "data": data})
+    shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""
+    page = (
+        Environment(autoescape=True)
+        .from_string(_PAGE)
+        .render(
+            title=f"ROI Fusion report: {folder.resolve().name}",
+            version=__version__,
+            refused=refused,
+            cases=cases,
+            case_note=shown,
+            curves=curves,
+            plots=[{"name": n, "data": figure_uri(f, 85)} for n, f in evaluation_figures(folder).items()],
+            table=_table(summary["methods"]) if summary else None,
+            n_cases=summary["cases"] if summary else 0,
+            counts=summary["counts"] if summary else {},
+            classes=_table(summary["by_volume_class"]) if summary else None,
+        )
+    )
+    out = folder / "report.html"
+    out.write_text(page, encoding="utf-8")
+    logger.info("report: %s", out)
+    return out
+
+
+def write_training_report(output_dir: str | Path) -> Path | None:
+    """``report.html`` of a training: its curves."""
+    return write_report(output_dir)

@@ -1,0 +1,55 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Small things that every layer uses: booleans from the command line, JSON files, the first rank, channel names."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+
+from .errors import InputError
+
+__all__ = ["PREDICTION_CHANNELS", "as_bool", "write_json"]
+
+#: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
+#: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
+PREDICTION_CHANNELS = ("fused", "lesion_prob", "uncertainty", "provenance", "residual", "lesion_std")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON (4 spaces) so that a reader never sees half a file; numbers that are not finite become null."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(_finite(content), indent=4, allow_nan=False) + "\n")
+    os.replace(scratch, path)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {k: _finite(v) for k, v in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(v) for v in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """A yes/no knob as the command line gives it: true, false, 1, 0 in any case.
+
+    Raises:
+        InputError: for anything else.
+    """
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no"):
+        return False
+    raise InputError(f"{name}: wanted true or false, came {value!r}")
+
+
+def is_first_rank() -> bool:
+    return idist.get_rank() == 0

@@ -1,0 +1,87 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The zip that ships: the bundle in the model zoo's layout, the same bytes from the same files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from roi_fusion.errors import InputError
+
+from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.engine.checkpoint import check_weights, sha256_of
+
+__all__ = ["FOLDER_NAME", "bundle_files", "write_package"]
+
+FOLDER_NAME = "roi_fusion_bundle"
+
+
+#: The model zoo takes no larger file.
+LARGEST_FILE_MB = 25
+
+
+_FOLDERS = ("configs", "docs", "models", "roi_fusion")
+
+
+_ENDINGS = (".json", ".jsonl", ".conf", ".md", ".txt", ".png", ".pt", ".py", ".sha256")
+
+
+_WANTED = (
+    "LICENSE",
+    "configs/metadata.json",
+    "configs/train.json",
+    "configs/inference.json",
+    "docs/README.md",
+    "docs/data_license.txt",
+    "models/model.pt",
+)
+
+
+#: What every entry of the zip is dated, so that the same files give the same bytes.
+_DATE = (2026, 1, 1, 0, 0, 0)
+
+
+def bundle_files(bundle_root: str | Path = BUNDLE_ROOT) -> list[Path]:
+    """What ships, relative and sorted: no caches, runs, data or hidden files."""
+    root = Path(bundle_root)
+    found = [root / "LICENSE"]
+    for folder in _FOLDERS:
+        found += [p for p in (root / folder).rglob("*") if p.is_file() and p.suffix in _ENDINGS]
+    relative = sorted(p.relative_to(root) for p in found if p.is_file())
+    return [
+        p
+        for p in relative
+        if not any(part.startswith((".", "__")) and part != "__init__.py" for part in p.parts) and p.name != "previous.pt"
+    ]
+
+
+def write_package(output_dir: str | Path, bundle_root: str | Path = BUNDLE_ROOT) -> Path:
+    """Check the bundle and write ``<output_dir>/roi_fusion_bundle_v<version>.zip`` and its ``.sha256``.
+
+    Raises:
+        InputError: when a file is missing or too large, the changelog does not know the version, or the weights do not fit.
+    """
+    root = Path(bundle_root)
+    files = bundle_files(root)
+    for name in _WANTED:
+        if Path(name) not in files:
+            raise InputError(f"{root / name}: wanted this file in the package, found none")
+    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    version = str(metadata["version"])
+    if next(iter(metadata["changelog"])) != version:
+        raise InputError(f"{root}/configs/metadata.json: wanted version {version} on top of the changelog, came another")
+    for file in files:
+        size = (root / file).stat().st_size / 2**20
+        if size > LARGEST_FILE_MB:
+            raise InputError(f"{root / file}: wanted at most {LARGEST_FILE_MB} MB, came {size:.1f}")
+    check_weights(root / "models" / "model.pt")
+    target = Path(output_dir) / f"{FOLDER_NAME}_v{version}.zip"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for file in files:
+            entry = zipfile.ZipInfo(f"{FOLDER_NAME}/{file.as_posix()}", _DATE)
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(entry, (root / file).read_bytes())
+    target.with_suffix(".zip.sha256").write_text(f"{sha256_of(target)}  {target.name}\n")
+    return target

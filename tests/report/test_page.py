@@ -1,0 +1,122 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tests.engine.test_evaluator import rows
+
+from roi_fusion.errors import InputError
+from roi_fusion.metrics.table import write_tables
+from roi_fusion.report.page import metrics_text, write_report
+from roi_fusion.report.previews import case_figure
+
+
+def result(root: Path, data: Path, name: str, facts: dict | None = None) -> Path:
+    """A result folder of a phantom: the MRI itself as fused volume."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    mri = nib.load(data / name / "mri.nii.gz")
+    array = np.asarray(mri.dataobj, np.float32)
+    head = array > np.percentile(array, 60)
+    volumes = {
+        "fused": np.where(head, array, 0),
+        "lesion": (array > np.percentile(array, 99)).astype(np.uint8),
+        "provenance": np.where(head, 0.7, np.nan).astype(np.float32),
+        "uncertainty": np.where(head, 0.1, 0).astype(np.float32),
+    }
+    for stem, volume in volumes.items():
+        nib.save(nib.Nifti1Image(volume, mri.affine), folder / f"{stem}.nii.gz")
+    content = {
+        "mri": str(data / name / "mri.nii.gz"),
+        "ct": str(data / name / "ct.nii.gz"),
+        "lesion_ml": 1.5,
+        "lesion_ml_interval": [1.0, 2.0],
+        "largest_residual": 12.5,
+        "num_inference_steps": 4,
+        "num_samples": 2,
+        "seed": 0,
+        "guidance": {"mode": "off"},
+        **(facts or {}),
+    }
+    (folder / "result.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_dataset: Path) -> None:
+    for name in ("phantom_0000", "phantom_0001"):
+        result(tmp_path, tiny_dataset, name)
+    write_tables(tmp_path, rows())
+    (tmp_path / "errors.json").write_text(json.dumps({"bad": "bad/mri.nii.gz: wanted <finite> values"}))
+    history = [
+        {
+            "epoch": e,
+            "loss_total": 2.0 / e,
+            "loss_bone": 1.0 / e,
+            "gradient_share_bone": 0.3,
+            "validation": {"brain_ssim": 0.1 * e},
+        }
+        for e in range(1, 9)
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(map(json.dumps, history)))
+    page = write_report(tmp_path).read_text()
+    assert page.count("data:image/png;base64,") == 2 + 4 + 2
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for text in (
+        "phantom_0000",
+        "paste (CT bone into MRI)",
+        "brain SSIM",
+        "&lt;finite&gt;",
+        "small",
+        "1.50 mL (1.00–2.00)",
+        "∞",
+    ):
+        assert text in page, text
+    assert "not for diagnosis" in page
+
+
+def test_only_so_many_cases_and_it_says_so(tmp_path: Path, tiny_dataset: Path) -> None:
+    for n in range(3):
+        result(tmp_path, tiny_dataset, f"phantom_000{n}")
+    page = write_report(tmp_path, max_cases=2).read_text()
+    assert page.count("<h3>") == 2
+    assert "2 of 3 cases" in page
+
+
+@pytest.mark.parametrize("codes", [("L", "P", "S"), ("R", "S", "A"), ("S", "P", "R")])
+def test_any_orientation_is_drawn(codes: tuple[str, str, str], tmp_path: Path, tiny_dataset: Path) -> None:
+    moved = tmp_path / "data" / "phantom_0000"
+    moved.mkdir(parents=True)
+    for stem in ("mri", "ct", "lesion_mask"):
+        image = nib.load(tiny_dataset / "phantom_0000" / f"{stem}.nii.gz")
+        change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
+        nib.save(image.as_reoriented(change), moved / f"{stem}.nii.gz")
+    folder = result(tmp_path / "out", tmp_path / "data", "phantom_0000")
+    figure = case_figure(folder, moved / "lesion_mask.nii.gz")
+    assert len(figure.axes) == 3 * 7
+    straight = case_figure(
+        result(tmp_path / "straight", tiny_dataset, "phantom_0000"), tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz"
+    )
+    first, second = (np.asarray(f.axes[0].images[-1].get_array()) for f in (figure, straight))
+    np.testing.assert_array_equal(first, second)  # the same patient looks the same however the file is stored
+
+
+def test_what_cannot_be_shown_is_said(tmp_path: Path, tiny_dataset: Path) -> None:
+    with pytest.raises(InputError, match="wanted a folder of results or of a training, found neither"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="wanted the summary of an evaluation"):
+        metrics_text(tmp_path)
+    result(tmp_path, tiny_dataset, "phantom_0000", {"mri": "gone/mri.nii.gz"})
+    assert "gone/mri.nii.gz: wanted the MRI of this result" in write_report(tmp_path).read_text()
+
+
+def test_the_text_table_lines_up(tmp_path: Path) -> None:
+    write_tables(tmp_path, rows())
+    lines = metrics_text(tmp_path).splitlines()
+    assert lines[0].startswith("30 cases")
+    assert len({len(line) for line in lines}) == 1
+    assert any(line.startswith("lesion Dice") and "–" in line for line in lines)

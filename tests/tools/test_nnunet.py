@@ -1,0 +1,75 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The benchmark's cases in nnU-Net's format, and its masks as rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from roi_fusion.errors import InputError
+
+import nnunet_baseline as script
+from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import make_phantoms
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bench")
+    config = PhantomConfig(shape=(40, 44, 8), spacing_mm=(5.6, 5.2, 18.0), lesion_free_share=0.0)
+    make_phantoms(root / "train_cases", 2, config, seed=1)
+    make_phantoms(root / "test_cases", 2, config, seed=2)
+    # a CT on a grid of its own, as it comes from another scanner
+    file = root / "train_cases" / "phantom_0001" / "ct.nii.gz"
+    ct = nib.load(file)
+    nib.save(nib.Nifti1Image(np.asarray(ct.dataobj)[::2], ct.affine @ np.diag([2, 1, 1, 1])), file)
+    return root
+
+
+def test_channels_share_a_grid_and_the_record_is_nnunets(
+    bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.nnunet_baseline("prepare", str(bench), str(tmp_path))
+    root = tmp_path / "Dataset001_RoiFusion"
+    assert f"nnUNetv2_train 1 3d_fullres 0\n  nnUNetv2_predict -d 1 -c 3d_fullres -f 0 -i {root}" in capsys.readouterr().out
+    record = json.loads((root / "dataset.json").read_text())
+    assert record["numTraining"] == len(list((root / "labelsTr").iterdir())) == 2
+    assert record["labels"] == {"background": 0, "lesion": 1}
+    assert len(list((root / "imagesTr").iterdir())) == len(list((root / "imagesTs").iterdir())) == 4
+    for name in ("phantom_0000", "phantom_0001"):
+        mri, ct = (nib.load(root / "imagesTr" / f"{name}_000{k}.nii.gz") for k in (0, 1))
+        label = nib.load(root / "labelsTr" / f"{name}.nii.gz")
+        source = bench / "train_cases" / name
+        assert mri.shape == ct.shape == label.shape
+        np.testing.assert_allclose(mri.affine, ct.affine)
+        np.testing.assert_array_equal(np.asarray(mri.dataobj), np.asarray(nib.load(source / "mri.nii.gz").dataobj))
+        np.testing.assert_array_equal(np.asarray(label.dataobj), np.asarray(nib.load(source / "lesion_mask.nii.gz").dataobj))
+        assert np.asarray(ct.dataobj).max() > 500  # HU
+
+
+def test_perfect_masks_score_one_and_become_rows(bench: Path, tmp_path: Path) -> None:
+    for case in (bench / "test_cases").glob("phantom_*"):
+        (tmp_path / f"{case.name}.nii.gz").write_bytes((case / "lesion_mask.nii.gz").read_bytes())
+    script.nnunet_baseline("score", str(bench), str(tmp_path))
+    for case in ("phantom_0000", "phantom_0001"):
+        (row,) = json.loads((bench / "rows" / METHOD / f"{case}.json").read_text())
+        assert (row["lesion_dice"], row["lesion_nsd_2mm"], row["lesion_hd95_mm"]) == (1, 1, 0)
+        assert "lesion_ece" not in row
+
+
+def test_what_is_missing_or_lies_elsewhere_is_refused(bench: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"phantom_0000.nii.gz: wanted the mask predicted for phantom_0000, there is none"):
+        score_nnunet(tmp_path, bench / "test_cases", tmp_path)
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "phantom_0000.nii.gz")
+    with pytest.raises(InputError, match=r"wanted the grid \(40, 44, 8\) of the MRI, came \(4, 4, 4\)"):
+        score_nnunet(tmp_path, bench / "test_cases", tmp_path)
+    make_phantoms(tmp_path / "d", 1, PhantomConfig(shape=(40, 44, 5), spacing_mm=(5.6, 5.2, 28.0)))
+    (tmp_path / "d" / "phantom_0000" / "lesion_mask.nii.gz").unlink()
+    with pytest.raises(InputError, match="phantom_0000: wanted a lesion_mask, there is none"):
+        write_nnunet_dataset(tmp_path / "d", tmp_path / "d", tmp_path / "raw")
+    with pytest.raises(InputError, match="action: wanted prepare or score, came 'train'"):
+        script.nnunet_baseline("train", str(bench), str(tmp_path))

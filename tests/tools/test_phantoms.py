@@ -1,0 +1,149 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from roi_fusion.errors import InputError
+
+from roi_fusion_tools.phantoms.render import CONTRASTS, PhantomConfig, draw_phantom
+from roi_fusion_tools.phantoms.write import write_phantoms
+
+SMALL = {"shape": (80, 80, 14), "spacing_mm": (2.9, 2.9, 11.0)}
+
+
+def median(volume: np.ndarray, mask: np.ndarray) -> float:
+    return float(np.median(volume[mask > 0]))
+
+
+def test_the_same_seed_gives_the_same_voxels() -> None:
+    config = PhantomConfig(**SMALL, misregistration_mm=2.0)
+    first, second, other = (draw_phantom(config, (5, n)) for n in (1, 1, 2))
+    for name in ("mri", "ct", "lesion", "brain", "bone"):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+    assert first.parameters == second.parameters
+    assert not np.array_equal(first.ct, other.ct)
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_tissues_look_as_they_should(contrast: str) -> None:
+    phantom = draw_phantom(PhantomConfig(**SMALL, contrast=contrast, lesion_free_share=0.0), (11, 3))
+    brain, bone, lesion = phantom.brain > 0, phantom.bone > 0, phantom.lesion > 0
+    assert 1000 < brain.sum() * np.prod(SMALL["spacing_mm"]) / 1000 < 2600  # mL
+    assert 20 < median(phantom.ct, brain & ~lesion) < 45
+    assert 450 < median(phantom.ct, bone) < 1150
+    assert phantom.ct.min() >= -1183
+    assert median(phantom.ct, ~(phantom.ct > -500)) == pytest.approx(-1000, abs=20)
+    assert not (brain & bone).any()
+    assert (lesion <= brain).all()
+    healthy = median(phantom.mri, brain & ~lesion)
+    assert median(phantom.mri, bone) < 0.7 * healthy
+    assert phantom.mri.min() >= 0
+    if lesion.any():
+        ratio = median(phantom.mri, lesion) / healthy
+        assert ratio < 0.8 if contrast == "adc" else ratio > 1.15 if contrast in ("dwi", "flair", "t2") else 0.5 < ratio < 1.2
+    if contrast == "adc":
+        assert 600 < healthy < 1100  # 1e-6 mm²/s
+
+
+def test_lesions_darken_the_ct() -> None:
+    drops = []
+    for n in range(12):
+        phantom = draw_phantom(PhantomConfig(**SMALL, lesion_free_share=0.0), (2, n))
+        lesion = phantom.lesion > 0
+        if lesion.sum() > 40:
+            drops.append(median(phantom.ct, (phantom.brain > 0) & ~lesion) - median(phantom.ct, lesion))
+    assert len(drops) >= 3
+    assert np.mean(drops) > 2
+
+
+def test_a_moved_ct_moves_its_bone_and_nothing_else() -> None:
+    still = draw_phantom(PhantomConfig(**SMALL), (8, 0))
+    moved = draw_phantom(PhantomConfig(**SMALL, misregistration_mm=8.0), (8, 0))
+    assert np.array_equal(still.brain, moved.brain)
+    assert np.array_equal(still.lesion, moved.lesion)
+    assert not np.array_equal(still.bone, moved.bone)
+    agree = lambda p: (p.ct > 300)[p.bone > 0].mean()  # noqa: E731
+    assert agree(moved) > 0.9
+    assert ((moved.ct > 300)[still.bone > 0]).mean() < agree(moved) - 0.05
+    assert np.linalg.norm(moved.parameters["ct_shift_mm"]) <= 8.0
+    assert max(map(abs, moved.parameters["ct_rotation_degrees"])) <= 8.0
+    assert still.parameters["ct_shift_mm"] == [0, 0, 0]
+
+
+def test_files_parameters_and_progress(tmp_path: Path) -> None:
+    config = PhantomConfig(shape=(40, 44, 6), spacing_mm=(5.0, 5.0, 24.0))
+    names = list(write_phantoms(tmp_path, 2, config, seed=9))
+    assert names == ["phantom_0000", "phantom_0001"]
+    record = json.loads((tmp_path / "dataset.json").read_text())
+    assert set(record["cases"]) == set(names)
+    assert record["cases"]["phantom_0001"]["seed"] == [9, 1]
+    for stem in ("mri", "ct", "lesion_mask", "brain_mask", "bone_mask"):
+        image = nib.load(tmp_path / "phantom_0001" / f"{stem}.nii.gz")
+        assert image.shape == (40, 44, 6)
+        assert image.header.get_zooms() == (5.0, 5.0, 24.0)
+        assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    stored = np.asarray(nib.load(tmp_path / "phantom_0000" / "ct.nii.gz").dataobj)
+    assert np.array_equal(stored, draw_phantom(config, (9, 0)).ct)
+
+
+def test_an_interrupted_call_is_completed_and_workers_draw_the_same(tmp_path: Path) -> None:
+    config = PhantomConfig(shape=(32, 36, 4), spacing_mm=(6.0, 6.0, 30.0))
+    cases = write_phantoms(tmp_path / "a", 3, config, seed=2)
+    next(cases)
+    cases.close()
+    first = tmp_path / "a" / "phantom_0000" / "ct.nii.gz"
+    written = first.stat().st_mtime_ns
+    assert len(list(write_phantoms(tmp_path / "a", 3, config, seed=2))) == 3
+    assert first.stat().st_mtime_ns == written
+    list(write_phantoms(tmp_path / "b", 3, config, seed=2, num_workers=1))
+    for name in ("phantom_0000", "phantom_0002"):
+        same = [nib.load(tmp_path / d / name / "mri.nii.gz").get_fdata() for d in "ab"]
+        assert np.array_equal(*same)
+    list(write_phantoms(tmp_path / "a", 1, config, seed=3))  # another seed makes it anew
+    assert first.stat().st_mtime_ns != written
+    with pytest.raises(InputError, match="num_workers"):
+        list(write_phantoms(tmp_path, 1, config, num_workers=-1))
+
+
+def test_grids_vary_within_the_stated_limits() -> None:
+    grids = [PhantomConfig(varied_grid=True).grid_of((0, n)) for n in range(60)]
+    isotropic = [g for g in grids if g.spacing_mm == (1.0, 1.0, 1.0)]
+    assert 2 <= len(isotropic) <= 16
+    for g in grids:
+        plane, _, slices = g.spacing_mm
+        assert g.spacing_mm == (1.0, 1.0, 1.0) or (0.4 <= plane <= 1.2 and 3 <= slices <= 7)
+        assert np.allclose(np.multiply(g.shape, g.spacing_mm), (220, 225, 150), atol=4)
+    assert PhantomConfig(varied_grid=True).grid_of((0, 5)) == grids[5]
+    assert len({g.spacing_mm for g in grids}) > 40
+
+
+def test_contrasts_are_drawn_from_those_given() -> None:
+    drawn = {
+        draw_phantom(PhantomConfig((24, 24, 3), (9.0, 9.0, 50.0), "adc,t2"), (0, n)).parameters["contrast"] for n in range(8)
+    }
+    assert drawn == {"adc", "t2"}
+
+
+def test_one_millimetre_isotropic_and_a_single_slice() -> None:
+    assert draw_phantom(PhantomConfig((60, 70, 50), (1.0, 1.0, 1.0)), (0, 0)).brain.any()
+    assert draw_phantom(PhantomConfig((64, 64, 1), (3.5, 3.5, 5.0)), (0, 0)).mri.shape == (64, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"shape": (0, 4, 4)}, "shape"),
+        ({"shape": (4, 4)}, "shape"),
+        ({"spacing_mm": (1.0, -1.0, 5.0)}, "spacing_mm"),
+        ({"contrast": "t3"}, "contrast: wanted random or some of adc"),
+        ({"misregistration_mm": -1.0}, "misregistration_mm"),
+        ({"lesion_free_share": 1.5}, "lesion_free_share"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        PhantomConfig(**change)

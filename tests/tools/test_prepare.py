@@ -1,0 +1,339 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from roi_fusion.errors import InputError
+from scipy import ndimage
+
+from conftest import BUNDLE, ROOT
+from raw_layouts import LAYOUT_WRITERS, dicom_series, save
+from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.data.cases import find_cases, load_datalist
+from roi_fusion.data.registration import Registration, measure, read_transform
+from roi_fusion_tools import prepare
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset
+from roi_fusion_tools.prepare_page import contour_shift, quality_flags
+from unregistered import Pair, draw_pair, random_pose
+
+pytest.importorskip("itk")
+
+FILES = {"mri.nii.gz", "ct.nii.gz", "brain_mask.nii.gz", "bone_mask.nii.gz", "transform.tfm", "overlay.png", "case.json"}
+TRUST = PrepareOptions(register=False)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    rng = np.random.default_rng(0)
+    mri, ct = PhantomConfig((72, 84, 18), (2.9, 2.8, 8.0)), PhantomConfig((96, 108, 24), (2.2, 2.2, 6.5))
+    return draw_pair(101, "adc", mri, ct, *random_pose(rng))
+
+
+@pytest.fixture(scope="module")
+def truth(pair: Pair) -> Registration:
+    """What a perfect registration says."""
+    at_truth = measure(pair.mri, pair.mri_affine, pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+    before = measure(pair.mri, pair.mri_affine, pair.ct, pair.ct_affine).before
+    return replace(at_truth, matrix=pair.truth, before=before, aligned_before=False)
+
+
+@pytest.fixture
+def known_pose(truth: Registration, monkeypatch: pytest.MonkeyPatch) -> Registration:
+    monkeypatch.setattr(prepare, "register", lambda *a, **k: truth)
+    return truth
+
+
+def run(raw: Path, out: Path, **options: object) -> dict:
+    return prepare_dataset(raw, out, num_workers=0, progress=False, **options)  # type: ignore[arg-type]
+
+
+def volume(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("layout", LAYOUT_WRITERS)
+def test_each_layout_becomes_cases(layout: str, pair: Pair, known_pose: Registration, tmp_path: Path) -> None:
+    write, name = LAYOUT_WRITERS[layout]
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    write(raw, pair)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in raw.rglob("*")}
+    record = run(raw, out)
+    assert record["layout"] == layout
+    assert record["counts"] == {"prepared": 1, "kept": 0, "refused": int(layout == "bids")}
+    assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in raw.rglob("*")}
+    assert {p.name for p in (out / name).iterdir()} == FILES | {"lesion_mask.nii.gz"}
+    np.testing.assert_allclose(volume(out / name / "mri.nii.gz").mean(), pair.mri.mean(), rtol=1e-2)
+    brain, lesion = (volume(out / name / f"{n}_mask.nii.gz") > 0 for n in ("brain", "lesion"))
+    axes = nib.orientations.io_orientation(nib.load(out / name / "mri.nii.gz").affine)  # type: ignore[attr-defined]
+    brain, lesion = (nib.orientations.apply_orientation(m, axes) > 0 for m in (brain, lesion))
+    assert dice(brain, pair.brain) > 0.9  # the CT came to the MRI
+    np.testing.assert_array_equal(lesion, pair.lesion)
+    facts = json.loads((out / name / "case.json").read_text())
+    assert facts["registration"]["mutual_information_after"] > facts["registration"]["mutual_information_before"]
+    assert {"roi_fusion", "itk", "torch"} <= set(facts["versions"])
+    assert name in (out / "prepare.html").read_text()
+    assert [c["case"] for c in find_cases(out)] == [name]
+    assert json.loads((out / "errors.json").read_text()) == record["errors"]
+    if layout == "bids":
+        assert "sub-02: wanted an MRI and a CT, found no CT" in record["errors"]["sub-02"]
+    if layout == "cases":
+        assert load_datalist(out, "train")[0]["case"] == name
+
+
+@pytest.mark.parametrize("reference", ["mri", "ct"])
+def test_the_transform_file_makes_the_outcome_again(
+    reference: str, pair: Pair, known_pose: Registration, tmp_path: Path
+) -> None:
+    """ITK, given transform.tfm and the raw files, gives what was written."""
+    import itk
+
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    LAYOUT_WRITERS["pairs"][0](raw, pair)
+    run(raw, out, options=PrepareOptions(reference=reference))
+    moved, outside = ("ct", -1024) if reference == "mri" else ("mri", 0)
+    fixed = itk.imread(str(out / "x" / f"{reference}.nii.gz"), itk.F)
+    transform = itk.transformread(str(out / "x" / "transform.tfm"))[0]
+    again = itk.resample_image_filter(
+        itk.imread(str(raw / f"x_{moved}.nii.gz"), itk.F),
+        transform=transform,
+        use_reference_image=True,
+        reference_image=fixed,
+        default_pixel_value=outside,
+    )
+    written = volume(out / "x" / f"{moved}.nii.gz")
+    inner = tuple(slice(3, -3) for _ in range(3))
+    difference = np.abs(itk.array_from_image(again).T - written)[inner]
+    assert np.median(difference) < 1
+    assert np.corrcoef(itk.array_from_image(again).T[inner].ravel(), written[inner].ravel())[0, 1] > 0.97
+    expected = pair.truth if reference == "mri" else np.linalg.inv(pair.truth)
+    np.testing.assert_allclose(read_transform(out / "x" / "transform.tfm"), expected, atol=1e-5)
+    lesion = volume(out / "x" / "lesion_mask.nii.gz")
+    if reference == "ct":  # it went with the MRI
+        spacing = np.prod([2.2, 2.2, 6.5]) / np.prod([2.9, 2.8, 8.0])
+        assert lesion.sum() * spacing == pytest.approx(pair.lesion.sum(), rel=0.35)
+
+
+def test_spacing_and_masks_of_other_programs(pair: Pair, known_pose: Registration, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    LAYOUT_WRITERS["pairs"][0](raw, pair)
+    save(tmp_path / "masks" / "x" / "brain.nii.gz", pair.ct_brain, pair.ct_affine)
+    save(tmp_path / "masks" / "x" / "skull.nii.gz", pair.ct_bone, pair.ct_affine)
+    run(raw, out, masks_dir=tmp_path / "masks", options=PrepareOptions(spacing_mm=(4.0, 4.0, 8.0)))
+    image = nib.load(out / "x" / "ct.nii.gz")
+    np.testing.assert_allclose(image.header.get_zooms(), (4, 4, 8))  # type: ignore[attr-defined]
+    facts = json.loads((out / "x" / "case.json").read_text())
+    assert facts["masks"]["brain_mask"] == f"ct: {tmp_path / 'masks' / 'x' / 'brain.nii.gz'}"
+    voxel_ml = 4 * 4 * 8 / 1000
+    truth_ml = pair.brain.sum() * 2.9 * 2.8 * 8 / 1000
+    assert volume(out / "x" / "brain_mask.nii.gz").sum() * voxel_ml == pytest.approx(truth_ml, rel=0.05)
+
+
+def two_cases(raw: Path, pair: Pair) -> None:
+    for name in ("a", "b"):
+        save(raw / f"{name}_ct.nii.gz", pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+        save(raw / f"{name}_mri.nii.gz", pair.mri, pair.mri_affine)
+
+
+def test_finished_cases_are_kept_until_their_inputs_change(pair: Pair, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    assert run(raw, out, options=TRUST)["counts"]["prepared"] == 2
+    times = {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
+    os.utime(raw / "a_ct.nii.gz")  # touched, the same content
+    assert run(raw, out, options=TRUST)["counts"] == {"prepared": 0, "kept": 2, "refused": 0}
+    assert times == {p: p.stat().st_mtime_ns for p in out.glob("*/*")}
+    save(raw / "a_mri.nii.gz", pair.mri * 2, pair.mri_affine)
+    (out / "b" / "ct.nii.gz").unlink()
+    assert run(raw, out, options=TRUST)["counts"] == {"prepared": 2, "kept": 0, "refused": 0}
+    assert (out / "b" / "ct.nii.gz").is_file()
+    swapped = volume(raw / "b_ct.nii.gz")
+    shutil.copy(raw / "b_mri.nii.gz", raw / "b_ct.nii.gz")
+    save(raw / "b_mri.nii.gz", swapped, pair.ct_affine)
+    record = run(raw, out, options=TRUST)
+    assert record["counts"] == {"prepared": 0, "kept": 1, "refused": 1}
+    assert "look swapped" in record["errors"]["b"]
+    assert not (out / "b").exists()  # what stood there came from other files
+
+
+def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    aligned = np.linalg.inv(pair.truth) @ pair.ct_affine
+
+    def case(name: str, ct: np.ndarray = pair.ct, mri: np.ndarray = pair.mri, affine: np.ndarray = aligned) -> None:
+        save(raw / f"{name}_ct.nii.gz", ct, affine)
+        save(raw / f"{name}_mri.nii.gz", mri, pair.mri_affine)
+
+    case("display", np.clip(pair.ct, -5, 80))
+    case("headless", np.where(np.arange(pair.ct.shape[0])[:, None, None] < 3, pair.ct.clip(900), -1000))
+    far = aligned.copy()
+    far[0, 3] += 900
+    case("far", affine=far)
+    case("shape")
+    save(raw / "shape_lesion_mask.nii.gz", pair.lesion[:-1], pair.mri_affine)
+    case("levels")
+    save(raw / "levels_lesion_mask.nii.gz", pair.lesion.astype(np.int16) * 3, pair.mri_affine)
+    case("broken")
+    (raw / "broken_mri.nii.gz").write_bytes(b"no volume")
+    case("taken")
+    save(out / "taken" / "mine.nii.gz", pair.mri, pair.mri_affine)
+    record = run(raw, out, options=TRUST)
+    errors = record["errors"]
+    assert record["counts"] == {"prepared": 2, "kept": 0, "refused": 7}
+    assert "wanted CT in HU" in errors["display"]
+    assert "wanted" in errors["headless"]
+    assert "wanted a CT that shows the MRI's head, came 0 %" in errors["far"]
+    assert "wanted a lesion mask on the grid of the MRI" in errors["shape"]
+    assert "wanted a lesion mask of 0 and 1, came values 0, 3" in errors["levels"]
+    assert "broken_mri.nii.gz: wanted a readable volume" in errors["broken"]
+    assert "wanted a new folder or one that was prepared before" in errors["taken"]
+    assert (out / "taken" / "mine.nii.gz").is_file()
+    assert not any("Traceback" in e or "\n" in e for e in errors.values())
+    page = (out / "prepare.html").read_text()
+    assert "7 refused" in page
+
+
+def test_a_worse_registration_is_refused(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(*_: object, **__: object) -> Registration:
+        raise InputError("registration: wanted a pose better than the given one, came mutual information 0.1 after 0.2")
+
+    two_cases(tmp_path / "raw", pair)
+    monkeypatch.setattr(prepare, "register", worse)
+    with pytest.raises(InputError, match="wanted at least one usable pair, came none of 2 \\(a: registration: wanted a pose"):
+        run(tmp_path / "raw", tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+    assert len(json.loads((tmp_path / "out" / "errors.json").read_text())) == 2
+
+
+def test_arguments_are_checked(tmp_path: Path) -> None:
+    for make, sentence in (
+        (lambda: PrepareOptions(reference="pet"), "reference: wanted mri or ct"),
+        (lambda: PrepareOptions(spacing_mm=(1, 2)), "spacing_mm: wanted three positive lengths"),  # type: ignore[arg-type]
+        (lambda: prepare_dataset(tmp_path, tmp_path / "out"), "output_dir: wanted a folder outside of input_dir"),
+        (lambda: prepare_dataset(tmp_path, tmp_path.parent / "o", num_workers=-1), "num_workers: wanted a whole number"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            make()
+
+
+def test_the_contours_shift_is_measured(pair: Pair) -> None:
+    aligned = pair.mri
+    ct = prepare.resample(pair.ct, pair.ct_affine, pair.mri.shape, pair.mri_affine, pair.truth, outside=-1024)
+    moved = ndimage.shift(ct, (2, 0, 0), order=0, mode="nearest")  # 5.8 mm
+    assert (contour_shift(aligned, ct, pair.mri_affine) or 0) < 2
+    assert contour_shift(aligned, moved, pair.mri_affine) == pytest.approx(5.8, abs=2)
+    assert contour_shift(aligned, np.full_like(ct, -1000), pair.mri_affine) is None
+
+
+def test_flags() -> None:
+    good = {
+        "mutual_information_after": 0.2,
+        "overlap": 1.0,
+        "contour_shift_mm": 0.4,
+        "brain_ml": 1500.0,
+        "bone_ml": 600.0,
+        "shift_mm": 3.0,
+        "rotation_degrees": 2.0,
+    }
+    assert quality_flags(good) == []
+    bad = {**good, "overlap": 0.5, "contour_shift_mm": 8.0, "brain_ml": 300.0, "shift_mm": 45.0}
+    assert quality_flags(bad) == ["partial_coverage", "contour_shift", "brain_volume", "large_move"]
+    assert "large_move" not in quality_flags(bad, registered=False)
+
+
+def command(raw: Path, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable,
+        str(ROOT / "scripts" / "prepare_dataset.py"),
+        "--input_dir",
+        str(raw),
+        "--output_dir",
+        str(out),
+        *more,
+    ]
+
+
+def test_killed_in_the_middle_and_started_again(pair: Pair, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in "abcd":
+        save(raw / f"{name}_ct.nii.gz", pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+        save(raw / f"{name}_mri.nii.gz", pair.mri, pair.mri_affine)
+    arguments = command(raw, out, "--register", "false", "--num_workers", "1")
+    first = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 400  # a busy machine takes long to import
+    while not (out / "a" / "case.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    finished = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("*/case.json")}
+    assert 1 <= len(finished) < 4
+    half = out / ".d.partial"  # as a kill while writing leaves it
+    half.mkdir(exist_ok=True)
+    (half / "mri.nii.gz").write_bytes(b"half")
+    assert len(find_cases(out)) == len(finished)
+    second = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "layout pairs: 4 pairs" in second.stderr
+    assert f"{4 - len(finished)} prepared, {len(finished)} kept, 0 refused" in second.stdout
+    assert {n: (out / n / "case.json").stat().st_mtime_ns for n in finished} == finished
+    assert len(find_cases(out)) == 4
+    assert not list(out.glob(".*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_every_layout_to_the_end(pair: Pair, tmp_path: Path) -> None:
+    """Six layouts, registered in two processes, then inference.json on the outcome and, with --register, on a raw pair."""
+    cases = tmp_path / "cases"
+    for layout, (write, name) in LAYOUT_WRITERS.items():
+        raw, out = tmp_path / layout, tmp_path / f"{layout}_out"
+        raw.mkdir()
+        write(raw, pair)
+        if layout == "dicom":
+            dicom_series(raw / "tilted", pair.ct, pair.ct_affine, "CT", number=2, tilt_mm=1.0, description="head")
+            dicom_series(raw / "tilted", pair.mri, pair.mri_affine, "MR", number=3, description="ADC")
+            for file in dicom_series(raw / "gap", pair.ct, pair.ct_affine, "CT", number=2, description="head")[5:6]:
+                file.unlink()
+            dicom_series(raw / "gap", pair.mri, pair.mri_affine, "MR", number=3, description="ADC")
+        subprocess.run(command(raw, out, "--num_workers", "2"), check=True)
+        found = read_transform(out / name / "transform.tfm")
+        assert pair.errors_mm(found).max() < 3
+        shutil.copytree(out / name, cases / f"{layout}_{name}")
+    record = json.loads((tmp_path / "dicom_out" / "prepare.json").read_text())
+    assert "slices are missing" in record["errors"]["gap"]
+    tilted = next(c for c in record["cases"] if c["case"] == "tilted")
+    assert any("gantry tilt" in n for n in tilted["notes"])
+    weights = tmp_path / "model.pt"
+    torch.save(RoiFusionNet(channels=[32, 64, 96, 160], denoiser_channels=[16, 32, 48]).state_dict(), weights)
+
+    def infer(*knobs: str) -> None:
+        arguments = ["--config_file", "configs/inference.json", "--checkpoint", str(weights), "--num_inference_steps", "1"]
+        subprocess.run(
+            [sys.executable, "-m", "monai.bundle", "run", *arguments, "--num_samples", "1", *knobs], cwd=BUNDLE, check=True
+        )
+
+    infer("--dataset_dir", str(cases), "--output_dir", str(tmp_path / "results"))
+    assert len(list((tmp_path / "results").glob("*/fused.nii.gz"))) == len(LAYOUT_WRITERS)
+    raw = tmp_path / "pairs"
+    single = ["--mri", str(raw / "x_mri.nii.gz"), "--ct", str(raw / "x_ct.nii.gz"), "--output_dir", str(tmp_path / "single")]
+    infer(*single, "--register", "true")
+    assert (tmp_path / "single" / "x" / "fused.nii.gz").is_file()

@@ -1,0 +1,106 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""The command lines are thin: that they start, take their arguments, print something useful and refuse in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.tools.test_slices import pictures
+
+import benchmark_slices
+from conftest import BUNDLE, ROOT
+
+
+def script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments], cwd=cwd, capture_output=True, text=True
+    )
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) is ok, text
+    assert "Traceback" not in text
+    return text
+
+
+def test_make_phantoms(tmp_path: Path) -> None:
+    out = tmp_path / "d"
+    text = script(
+        "make_phantoms",
+        "--output_dir",
+        str(out),
+        "--num_cases",
+        "2",
+        "--shape",
+        "32,36,4",
+        "--spacing_mm",
+        "7,6.5,35",
+        "--contrast",
+        "adc,t1",
+        cwd=tmp_path,
+    )
+    assert f"2 cases in {out}" in text
+    record = json.loads((out / "dataset.json").read_text())
+    assert record["config"]["shape"] == [32, 36, 4]
+    assert {c["contrast"] for c in record["cases"].values()} <= {"adc", "t1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--num_cases", "1", "--contrast", "t9"], "error: contrast: wanted random or some of adc"),
+        (["--num_cases", "1", "--shapes", "2,2,2"], "error: --shapes: wanted one of"),
+        (["--num_cases", "1", "--lesions", "none.npz"], "error: none.npz: wanted a packed lesion file"),
+        (["--num_cases", "0"], "error: num_cases: wanted a whole number of 1 or more, came 0"),
+    ],
+)
+def test_make_phantoms_refuses(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    assert sentence in script("make_phantoms", "--output_dir", str(tmp_path / "d"), *arguments, ok=False)
+
+
+def test_check_config(tmp_path: Path) -> None:
+    text = script("check_config", str(BUNDLE / "configs" / "train.json"), str(BUNDLE / "configs" / "evaluate.json"))
+    assert "no fault in" in text
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"run": "$@nothing.run()"}')
+    lines = script("check_config", str(broken), ok=False).strip().splitlines()
+    assert lines == ["id: run", f"file: {broken}", "cause: wanted a reference to an id of the config, came @nothing"]
+
+
+def test_slices_to_case_and_reports(tmp_path: Path) -> None:
+    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 6)})
+    arguments = ["--ct_dir", str(ct_dir), "--mri_dir", str(mri_dir), "--output_dir", str(tmp_path / "cases")]
+    assert str(tmp_path / "cases" / "16") in script("slices_to_case", *arguments, "--spacing_mm", "1,1,6")
+    assert "error: window_mri" in script(
+        "export_slices", "--results_dir", str(tmp_path), "--output_dir", str(tmp_path / "o"), "--window_mri", "3,1", ok=False
+    )
+    assert "error: " in script("make_report", "--results_dir", str(tmp_path / "cases"), ok=False)
+    assert "wanted the summary of an evaluation" in script("show_metrics", "--results_dir", str(tmp_path), ok=False)
+
+
+def test_the_documents_are_up_to_date() -> None:
+    script("update_docs", "--check")
+
+
+def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
+    arguments = ["--slices_dir", str(tmp_path), "--peers", str(tmp_path / "p.json"), "--output_dir", str(tmp_path / "o")]
+    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    assert f"error: {tmp_path / 'm.py'}: wanted a file, there is none" in text
+    for name in ("m.py", "p.json"):
+        (tmp_path / name).write_text("")
+    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    assert "m.py: wanted a function masks(ct) that gives bone, brain and head, found none" in text
+
+
+def test_the_margin_over_a_rule_is_paired_by_slice_and_counted_by_patient() -> None:
+    """Two patients, one better by 0.1 in each slice, one worse by 0.02; a slice without bone is left out."""
+    ours = {f"1600{k}.png": {"brain_ssim": 0.9, "bone_ssim": 0.8 + 0.01 * k} for k in range(4)}
+    ours |= {f"2000{k}.png": {"brain_ssim": 0.7, "bone_ssim": 0.8 + 0.01 * k} for k in range(4)}
+    other = {n: {**row, "bone_ssim": row["bone_ssim"] + (-0.1 if n < "2" else 0.02)} for n, row in ours.items()}
+    ours["16009.png"] = other["16009.png"] = {"brain_ssim": 0.5}
+    found = json.loads(json.dumps(benchmark_slices._margin(ours, other)))
+    assert (found["slices"], found["patients"], found["patients_better"]) == (8, 2, 1)
+    assert found["mean"] == pytest.approx(0.04)
+    assert found["ci95"][0] < 0.04 < found["ci95"][1]
