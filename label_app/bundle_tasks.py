@@ -76,7 +76,7 @@ def run_dir(bundle: Path) -> Path:
 
 def check_device(device: Any) -> None:
     if device not in {"cpu", "cuda", *device_list(), *device_map().values()}:
-        raise InputError(f"device: wanted one of {', '.join(device_list())}, came {device!r}")
+        raise InputError(f"device: expected one of {', '.join(device_list())}, got {device!r}")
 
 
 class Infer(BundleInferTask):
@@ -149,10 +149,10 @@ class Train(BundleTrainTask):
         knobs["max_epochs"] = allowed["max_epochs"]
         for name, value in knobs.items():
             if isinstance(value, str) and (name != "preset" or value[:1] in "$@%"):  # the config would evaluate it
-                raise InputError(f"{name}: wanted a {'preset' if name == 'preset' else 'number'}, came {value!r}")
+                raise InputError(f"{name}: expected a {'preset' if name == 'preset' else 'number'}, got {value!r}")
         check_config(knobs, set())
         if not isinstance(allowed["val_split"], (int, float)) or not 0 <= allowed["val_split"] < 1:
-            raise InputError(f"val_split: wanted a share from 0 to below 1, came {allowed['val_split']!r}")
+            raise InputError(f"val_split: expected a share from 0 to below 1, got {allowed['val_split']!r}")
         if allowed.get("device") is not None:
             check_device(allowed["device"])
         folders = {"output_dir": str(run_dir(self.bundle)), "publish_dir": str(self.bundle / "models")}
@@ -167,7 +167,7 @@ class Train(BundleTrainTask):
     def _fetch_datalist(self, request: Any, datastore: Any) -> list[dict[str, str]]:
         cases = sorted(super()._fetch_datalist(request, datastore), key=lambda d: d["image"])
         if not cases:
-            raise InputError("wanted at least one submitted label to train on, came none")
+            raise InputError("expected at least one submitted label to train on, got none")
         return cases
 
     def _partition_datalist(self, datalist: Any, request: Any, shuffle: bool = False) -> tuple[list, list]:

@@ -48,7 +48,7 @@ def stop(sentence: str) -> None:
 def plain_name(what: str, name: Any) -> str:
     """`name`, when it is one that cannot leave a folder."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]*", name) or ".." in name:
-        raise RefusedPath(f"{what}: wanted a name of letters, digits, dots, blanks and dashes, came {name!r}")
+        raise RefusedPath(f"{what}: expected a name of letters, digits, dots, blanks and dashes, got {name!r}")
     return name
 
 
@@ -104,35 +104,34 @@ class Studies(LocalDatastore):
         for file in (name, f"{name}.nii.gz", f"{name}.nii", f"{name}/ct.nii.gz", f"{name}/ct.nii"):
             if (self.folder / file).is_file():
                 return str(self.folder / file)
-        raise NotThere(f"ct: wanted a CT of the studies, found no {name}")
+        raise NotThere(f"ct: expected a CT of the studies, found no {name}")
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         plain_name("image", image_id)
         if not re.search(r"\.(nii|nii\.gz|nrrd)$", image_filename):
-            raise RefusedPath(f"image: wanted a file .nii.gz, .nii or .nrrd, came {Path(image_filename).suffix or 'none'}")
+            raise RefusedPath(f"image: expected a file .nii.gz, .nii or .nrrd, got {Path(image_filename).suffix or 'none'}")
         added = super().add_image(image_id, image_filename, image_info)
         self.refresh()
         return added
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        from roi_fusion.errors import InputError
-
         from roi_fusion.data.transforms.loading import CheckVolumesd
+        from roi_fusion.errors import InputError
 
         plain_name("tag", label_tag)
         image_file = self.get_image_uri(image_id)
         if not image_file:
-            raise NotThere(f"image: wanted the id of a study, came {image_id!r}")
+            raise NotThere(f"image: expected the id of a study, got {image_id!r}")
         load = LoadImage(image_only=True, ensure_channel_first=True)
         try:
             label = load(label_filename)
         except Exception as e:  # readers raise whatever broken bytes lead them to
-            raise InputError(f"label: wanted a readable volume, came {type(e).__name__}") from e
+            raise InputError(f"label: expected a readable volume, got {type(e).__name__}") from e
         image = load(image_file)
         if label.shape != image.shape:
-            raise InputError(f"label: wanted the MRI's shape {tuple(image.shape[1:])}, came {tuple(label.shape[1:])}")
+            raise InputError(f"label: expected the MRI's shape {tuple(image.shape[1:])}, got {tuple(label.shape[1:])}")
         if not np.allclose(label.affine, image.affine, atol=1e-2):
-            raise InputError("label: wanted the MRI's orientation and position (affine), came another")
+            raise InputError("label: expected the MRI's orientation and position (affine), got another")
         if label_tag == "final":
             label.meta["filename_or_obj"] = "label"
             CheckVolumesd("label")({"label": label})
@@ -147,7 +146,7 @@ class GuardedSessions(Sessions):
 
     def add_session(self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: Any = None) -> Any:
         if uncompress and not data_file.lower().endswith(".zip"):  # unlike zip, tar keeps paths that lead outside
-            raise RefusedPath(f"files: wanted a .zip to unpack, came {Path(data_file).suffix or 'none'}")
+            raise RefusedPath(f"files: expected a .zip to unpack, got {Path(data_file).suffix or 'none'}")
         return super().add_session(data_file, expiry, uncompress, session_id)
 
 
@@ -168,10 +167,10 @@ class _RequestGuard:
     def _refused(scope: Any) -> tuple[int, str] | None:
         headers = {k.decode().lower(): v.decode(errors="replace") for k, v in scope["headers"]}
         if urlsplit(headers.get("origin", "")).netloc not in ("", headers.get("host")):
-            return 403, f"origin: wanted a page of this server, came one of {headers['origin']}"
+            return 403, f"origin: expected a page of this server, got one of {headers['origin']}"
         for name, value in parse_qsl(scope["query_string"].decode(errors="replace")):
             if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
-                return 400, f"{name}: wanted the name of something in the studies, came the path {value!r}"
+                return 400, f"{name}: expected the name of something in the studies, got the path {value!r}"
         return None
 
 
@@ -182,7 +181,7 @@ def guard_server(input_error: type[Exception]) -> None:
     def sentence(status: int) -> Any:
         async def answer(_: Request, error: Exception) -> JSONResponse:
             broken = isinstance(error, json.JSONDecodeError)
-            text = "params: wanted JSON" if broken else getattr(error, "msg", None) or str(error)
+            text = "params: expected JSON" if broken else getattr(error, "msg", None) or str(error)
             return JSONResponse({"detail": text}, status)
 
         return answer

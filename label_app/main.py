@@ -22,15 +22,15 @@ from monailabel.tasks.activelearning.random import Random
 
 BUNDLE = Path(settings.MONAI_LABEL_APP_CONF.get("bundle") or Path(__file__).parents[1] / "bundle").expanduser().resolve()
 if not (BUNDLE / "configs" / "inference.json").is_file():
-    stop(f"--conf bundle: wanted the folder of the bundle, found no {BUNDLE / 'configs' / 'inference.json'}")
+    stop(f"--conf bundle: expected the folder of the bundle, found no {BUNDLE / 'configs' / 'inference.json'}")
 if "start_server" in sys.argv and not any(a.startswith(("-i", "--ho")) for a in sys.argv):
-    stop("--host: wanted an address to listen on, as --host 127.0.0.1; MONAI Label's own default is every network")
+    stop("--host: expected an address to listen on, as --host 127.0.0.1; MONAI Label's own default is every network")
 sys.path.insert(0, str(BUNDLE))
 
 from bundle_tasks import KINDS, MODELS, BatchInfer, Infer, LeastKnown, Metrics, Train, check_device, first_of  # noqa: E402
-from roi_fusion.errors import InputError  # noqa: E402
 
 from roi_fusion import __version__  # noqa: E402
+from roi_fusion.errors import InputError  # noqa: E402
 
 #: What of an inference's request is used: anything more could name a file.
 _INFER_KEYS = ("model", "image", "ct", "kind", "device", "result_extension", "save_label", "label_tag")
@@ -72,13 +72,13 @@ class RoiFusionApp(MONAILabelApp):
 
     def infer_task(self, model: Any) -> Infer:
         if model not in MODELS:
-            raise NotThere(f"model: wanted one of {', '.join(MODELS)}, came {model!r}")
+            raise NotThere(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
         if not self._infers[model].is_valid():  # at the start there were no weights
             self._infers = self.init_infers()
         weights = BUNDLE / "models" / "model.pt"
         if not self._infers[model].is_valid() or not weights.is_file():
             raise InputError(
-                f"{weights}: wanted weights to run, found no such file; put them there, or train with pretrained false"
+                f"{weights}: expected weights to run, found no such file; put them there, or train with pretrained false"
             )
         return self._infers[model]
 
@@ -95,9 +95,9 @@ class RoiFusionApp(MONAILabelApp):
         given["kind"] = first_of(given.get("kind", given["model"]))
         self.infer_task(given["model"])
         if given["kind"] not in KINDS:
-            raise InputError(f"kind: wanted one of {', '.join(KINDS)}, came {given['kind']!r}")
+            raise InputError(f"kind: expected one of {', '.join(KINDS)}, got {given['kind']!r}")
         if given.get("result_extension", ".nii") not in (".nii", ".nii.gz", ".nrrd"):
-            raise InputError(f"result_extension: wanted .nii.gz, .nii or .nrrd, came {given['result_extension']!r}")
+            raise InputError(f"result_extension: expected .nii.gz, .nii or .nrrd, got {given['result_extension']!r}")
         if "device" in given:
             given["device"] = first_of(given["device"])
             check_device(given["device"])
@@ -115,7 +115,7 @@ class RoiFusionApp(MONAILabelApp):
         if path and os.path.exists(path) and any(Path(path).resolve().is_relative_to(f.resolve()) for f in folders):
             return path
         kind = RefusedPath if os.sep in path or ".." in path else NotThere
-        raise kind(f"image: wanted the id of a study, came {path!r}")
+        raise kind(f"image: expected the id of a study, got {path!r}")
 
     def train(self, request: dict[str, Any]) -> Any:
         try:

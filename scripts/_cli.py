@@ -35,7 +35,7 @@ def main(command: Callable[..., Any], argv: list[str] | None = None) -> None:
     for argument in arguments:
         name = argument.split("=")[0].replace("-", "_").replace("__", "--", 1) if argument.startswith("--") else ""
         if name and name not in known and name != "--help" and argument != "--":
-            _end(f"{argument.split('=')[0]}: wanted one of {', '.join(sorted(known))}")
+            _end(f"{argument.split('=')[0]}: expected one of {', '.join(sorted(known))}")
     hints = {name: hint for name, hint in get_type_hints(command).items() if name != "return"}
     SetParseFns(**{name: partial(as_annotated, name, hint) for name, hint in hints.items()})(command)
     try:
@@ -76,7 +76,7 @@ def _tuple(name: str, kinds: tuple[Any, ...], text: str) -> tuple[Any, ...]:
     """``a,b``, also as Python writes it: ``['a', 'b']``."""
     items = [item.strip(" '\"") for item in text.strip("[]()").split(",") if item.strip()]
     if kinds[-1] is not Ellipsis and len(items) != len(kinds):
-        raise InputError(f"{name}: wanted {len(kinds)} values as 1,2,3, came {text!r}")
+        raise InputError(f"{name}: expected {len(kinds)} values as 1,2,3, got {text!r}")
     each = [kinds[0]] * len(items) if kinds[-1] is Ellipsis else kinds
     return tuple(_scalar(name, kind, item) for kind, item in zip(each, items))
 
@@ -85,8 +85,8 @@ def _scalar(name: str, kind: type, text: str) -> Any:
     if kind is bool:
         return as_bool(name, text)
     if kind is str and text == "True":  # fire's word for an option that nothing follows
-        raise InputError(f"{name}: wanted {_NOUNS[kind]} behind it, came nothing")
+        raise InputError(f"{name}: expected {_NOUNS[kind]} behind it, got nothing")
     try:
         return kind(text)
     except ValueError:
-        raise InputError(f"{name}: wanted {_NOUNS[kind]}, came {text!r}") from None
+        raise InputError(f"{name}: expected {_NOUNS[kind]}, got {text!r}") from None

@@ -2,10 +2,9 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """The benchmark: quality, speed and robustness, as JSON and as docs/benchmarks.md."""
 
-from roi_fusion.errors import InputError
-
 from _cli import main
 from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.errors import InputError
 from roi_fusion_tools.benchmark.networks import NETWORKS
 from roi_fusion_tools.benchmark.quality import STAGES, QualityOptions, run_quality
 from roi_fusion_tools.benchmark.robustness import run_robustness
@@ -56,11 +55,11 @@ def benchmark(
             networks are not trained again.
     """
     if name not in ("quality", "speed", "robustness"):
-        raise InputError(f"name: wanted quality, speed or robustness, came {name!r}")
+        raise InputError(f"name: expected quality, speed or robustness, got {name!r}")
     if name == "speed":
         run_speed(output_dir, checkpoint, repeats)
     elif lesions is None:
-        raise InputError("lesions: wanted a packed .npz file of real lesion masks, came none")
+        raise InputError("lesions: expected a packed .npz file of real lesion masks, got none")
     elif name == "robustness":
         run_robustness(output_dir, lesions, checkpoint, robustness_cases, precision)
     else:

@@ -28,7 +28,7 @@ def lesion_pair(volume_ml: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     distance = np.linalg.norm((np.indices(SHAPE).T - (90, 140, 14)) * SPACING_MM, axis=-1).T
     voxels = round(volume_ml * 1000 / float(np.prod(SPACING_MM)))
     if not 1 <= voxels < np.prod(SHAPE):
-        raise InputError(f"volumes_ml: wanted volumes of a voxel to the whole image, came {volume_ml:g}")
+        raise InputError(f"volumes_ml: expected volumes of a voxel to the whole image, got {volume_ml:g}")
 
     def draw(shift: tuple[int, int, int]) -> np.ndarray:
         wobble = ndimage.gaussian_filter(rng.standard_normal(SHAPE), [6, 6, 1])
@@ -82,7 +82,7 @@ def run(volumes_ml: tuple[float, ...] = (2.0, 20.0, 120.0), repeats: int = 5) ->
         repeats: calls of which the fastest counts.
     """
     if repeats < 1:
-        raise InputError(f"repeats: wanted a whole number of 1 or more, came {repeats}")
+        raise InputError(f"repeats: expected a whole number of 1 or more, got {repeats}")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     for volume in volumes_ml:

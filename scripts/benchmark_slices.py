@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from roi_fusion.errors import InputError
 from scipy import ndimage, stats
 
 from _cli import main
 from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.data.results import versions
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 from roi_fusion_tools.slices import best_slices, export_slices, slices_to_cases
 
@@ -60,7 +60,7 @@ def benchmark_slices(
     source, root = Path(slices_dir).resolve(), Path(output_dir).resolve()
     for path in (Path(metrics_script), Path(peers)):
         if not path.is_file():
-            raise InputError(f"{path}: wanted a file, there is none")
+            raise InputError(f"{path}: expected a file, there is none")
     regions, others = _regions_of(metrics_script), _others(Path(peers))
     for folder in ("fused", "metrics"):  # pictures of an earlier call would be scored too
         shutil.rmtree(root / folder, ignore_errors=True)
@@ -133,7 +133,7 @@ def _others(peers: Path) -> dict[str, dict[str, float]]:
         methods = json.loads(peers.read_text())["methods"]
         return {name: {m: found.get(m) for m in _METRICS} for name, found in methods.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f'{peers}: wanted JSON {{"methods": {{name: {{metric: value}}}}}}, came something else') from None
+        raise InputError(f'{peers}: expected JSON {{"methods": {{name: {{metric: value}}}}}}, got something else') from None
 
 
 def _regions_of(metrics_script: str) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
@@ -142,9 +142,9 @@ def _regions_of(metrics_script: str) -> Callable[[np.ndarray], tuple[np.ndarray,
     try:
         loader.exec_module(module)
     except Exception as e:
-        raise InputError(f"{metrics_script}: wanted a Python program, it ended with {type(e).__name__}: {e}") from e
+        raise InputError(f"{metrics_script}: expected a Python program, it ended with {type(e).__name__}: {e}") from e
     if not hasattr(module, "masks"):
-        raise InputError(f"{metrics_script}: wanted a function masks(ct) that gives bone, brain and head, found none")
+        raise InputError(f"{metrics_script}: expected a function masks(ct) that gives bone, brain and head, found none")
     return module.masks
 
 
@@ -174,7 +174,7 @@ def _run(arguments: list[str], folder: Path) -> None:
     done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise InputError(f"{' '.join(arguments[:2])}: wanted a clean end, it ended with {last}")
+        raise InputError(f"{' '.join(arguments[:2])}: expected a clean end, it ended with {last}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def check_config(*config_files: str) -> None:
         config_files: JSON files.
     """
     if not config_files:
-        sys.exit("error: wanted one or more config files, came none")
+        sys.exit("error: expected one or more config files, got none")
     fault = find_fault(config_files)
     if fault is not None:
         sys.exit(str(fault))

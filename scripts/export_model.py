@@ -4,10 +4,9 @@
 
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from _cli import main
 from roi_fusion.engine.prediction import Predictor
+from roi_fusion.errors import InputError
 from roi_fusion_tools.export import FORMATS, export_model
 
 
@@ -20,7 +19,7 @@ def export(format: str, output: str | None = None, checkpoint: str | None = None
         checkpoint: weights; the bundle's models/model.pt when not given.
     """
     if output is not None and Path(output).is_dir():
-        raise InputError(f"output: wanted a file to write, came the folder {output}")
+        raise InputError(f"output: expected a file to write, got the folder {output}")
     network = Predictor(checkpoint, device="cpu").network
     default = Path(__file__).resolve().parents[1] / "bundle" / "models" / f"model{FORMATS.get(format, '')}"
     difference = export_model(network, output or default, format)

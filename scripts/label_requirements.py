@@ -30,4 +30,4 @@ if __name__ == "__main__":
     try:
         print("\n".join(label_requirements()))
     except PackageNotFoundError:
-        sys.exit("error: wanted monailabel in this environment (make label installs it), found none")
+        sys.exit("error: expected monailabel in this environment (make label installs it), found none")

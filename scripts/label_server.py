@@ -7,9 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from _cli import main
+from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import write_phantoms
 
@@ -50,7 +49,7 @@ def serve(studies: str | None = None, work_dir: str = "label_work", host: str = 
     work.mkdir(parents=True, exist_ok=True)
     remote = studies is not None and str(studies).startswith(("http://", "https://"))
     if studies is not None and not remote and not Path(studies).is_dir():
-        raise InputError(f"studies: wanted a folder of studies, found no folder {studies}")
+        raise InputError(f"studies: expected a folder of studies, found no folder {studies}")
     if studies is None:
         studies = str(work / "phantoms")
         if not Path(studies).is_dir():

@@ -15,9 +15,9 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 import requests
-from roi_fusion.errors import InputError
 
 from _cli import main
+from roi_fusion.errors import InputError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -33,7 +33,7 @@ class Client:
         try:
             answer = requests.request(method, self.address + path, timeout=3600, **kwargs)
         except requests.ConnectionError:
-            raise InputError(f"address: wanted a running server, found none at {self.address} (make label)") from None
+            raise InputError(f"address: expected a running server, found none at {self.address} (make label)") from None
         if answer.status_code != 200:
             raise InputError(f"{path}: {answer.json().get('detail', answer.text)}")
         return answer
@@ -115,14 +115,14 @@ def walk(
             break
         mask = Path(studies) / study["id"] / "lesion_mask.nii.gz"
         if not mask.is_file():
-            raise InputError(f"studies: wanted the true lesion to play the annotator, found no {mask}")
+            raise InputError(f"studies: expected the true lesion to play the annotator, found no {mask}")
         print(f"next study: {study['id']}, entropy {study['uncertainty']['bit_ml']:.1f} bit mL")
         if not seen:
             before = {kind: client.infer(study["id"], kind) for kind in kinds}
         client.submit(study["id"], mask)
         seen.append(study["id"])
     if not seen:
-        raise InputError("studies: wanted at least one without a submitted label, came none")
+        raise InputError("studies: expected at least one without a submitted label, got none")
     print(f"training {max_epochs} epochs on {len(seen)} submitted labels ...", flush=True)
     client.train(max_epochs=max_epochs, learning_rate=learning_rate, val_interval=max(1, max_epochs // 4), val_split=0)
     after = {kind: client.infer(seen[0], kind) for kind in kinds}

@@ -9,9 +9,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from _cli import main
+from roi_fusion.errors import InputError
 from roi_fusion_tools.package import FOLDER_NAME, write_package
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import write_phantoms
@@ -57,7 +56,7 @@ def _try(package: Path, folder: Path) -> None:
     )
     _run(root, "--config_file", "configs/inference.json", *common, "--output_dir", str(folder / "results"))
     if not (folder / "results" / "report.html").is_file():
-        raise InputError(f"{package}: wanted a report from the unpacked package, found none")
+        raise InputError(f"{package}: expected a report from the unpacked package, found none")
 
 
 def _run(root: Path, *arguments: str) -> None:
@@ -66,7 +65,7 @@ def _run(root: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"{root}: wanted the package to run, came: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
+        raise InputError(f"{root}: expected the package to run, got: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
 
 
 if __name__ == "__main__":

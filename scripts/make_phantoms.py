@@ -2,10 +2,9 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Make a data set of registered MRI and head CT phantoms with known brain, bone and lesion masks."""
 
-from roi_fusion.errors import InputError
-
 from _cli import main
 from roi_fusion.data.lesions import PackedLesions
+from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms import render as phantoms
 
 
@@ -40,7 +39,7 @@ def make_phantoms(
         num_workers: processes to draw with; an interrupted call is completed by the same call.
     """
     if lesion_ids is not None and lesions == "procedural":
-        raise InputError(f"lesion_ids: wanted a packed file of --lesions to draw {lesion_ids} from, came none")
+        raise InputError(f"lesion_ids: expected a packed file of --lesions to draw {lesion_ids} from, got none")
     config = phantoms.PhantomConfig(
         shape=shape,
         spacing_mm=spacing_mm,

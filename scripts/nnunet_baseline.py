@@ -4,9 +4,8 @@
 
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from _cli import main
+from roi_fusion.errors import InputError
 from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
 
 
@@ -35,7 +34,7 @@ def nnunet_baseline(
         rows = score_nnunet(folder, root / "test_cases", root, cases)
         print(f"{len(rows)} cases of {METHOD}; scripts/benchmark.py quality --stages shipped puts them into quality.json")
     else:
-        raise InputError(f"action: wanted prepare or score, came {action!r}")
+        raise InputError(f"action: expected prepare or score, got {action!r}")
 
 
 if __name__ == "__main__":

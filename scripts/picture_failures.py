@@ -35,7 +35,7 @@ def picture_failures(
     try:
         worst = json.loads((root / "quality.json").read_text())["worst_cases"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{root / 'quality.json'}: wanted the result of benchmark.py quality, found none") from None
+        raise InputError(f"{root / 'quality.json'}: expected the result of benchmark.py quality, found none") from None
     predictor = Predictor(checkpoint, num_samples=2, precision=precision)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

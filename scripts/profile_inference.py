@@ -9,10 +9,9 @@ import time
 
 START = time.perf_counter()
 
-from roi_fusion.errors import InputError  # noqa: E402
-
 from _cli import main  # noqa: E402
 from roi_fusion.config.knobs import BUNDLE_ROOT  # noqa: E402
+from roi_fusion.errors import InputError  # noqa: E402
 
 
 def profile_inference(
@@ -43,7 +42,7 @@ def profile_inference(
     """
     for name, count in (("threads", threads), ("repeats", repeats)):
         if count < 1:
-            raise InputError(f"{name}: wanted a whole number of 1 or more, came {count}")
+            raise InputError(f"{name}: expected a whole number of 1 or more, got {count}")
     import torch
 
     torch.set_num_threads(threads)

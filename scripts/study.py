@@ -4,11 +4,10 @@
 
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from _cli import main
 from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.data.results import versions
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 from roi_fusion_tools.studies import STUDIES, load_study, study_table
 
@@ -32,7 +31,7 @@ def study(
         precision: auto, bf16 or fp32, of the network's passes.
     """
     if name not in STUDIES:
-        raise InputError(f"name: wanted one of {', '.join(STUDIES)}, came {name!r}")
+        raise InputError(f"name: expected one of {', '.join(STUDIES)}, got {name!r}")
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     networks, items = load_study(checkpoint, dataset_dir, cases)

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from roi_fusion.errors import InputError
 from tqdm import tqdm
 
 from _cli import main
@@ -20,6 +19,7 @@ from roi_fusion.data.cases import link_file
 from roi_fusion.data.lesions import PackedLesions, parse_range
 from roi_fusion.engine.calibration import calibrate_checkpoint
 from roi_fusion.engine.checkpoint import sha256_of
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
@@ -73,7 +73,7 @@ def train_weights(
     """
     first, last = parse_range(lesion_ids, FIRST_TEST_LESION + 100)
     if last > FIRST_TEST_LESION:
-        raise InputError(f"lesion_ids: wanted masks below {FIRST_TEST_LESION}, which are for training, came {lesion_ids}")
+        raise InputError(f"lesion_ids: expected masks below {FIRST_TEST_LESION}, which are for training, got {lesion_ids}")
     root = Path(output_dir).resolve()
     held_out = last - max(1, (last - first) // 8)
     train_masks, held_masks = (PackedLesions(lesions, f"{a}:{b}") for a, b in ((first, held_out), (held_out, last)))
@@ -173,7 +173,7 @@ def _train(run: Path, data: Path, epochs: int, knobs: list[str]) -> None:
         finally:
             process.terminate()
     if process.returncode:
-        raise InputError(f"{run.with_suffix('.log')}: wanted a finished training, it ended with code {process.returncode}")
+        raise InputError(f"{run.with_suffix('.log')}: expected a finished training, it ended with code {process.returncode}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
     def replace(match: re.Match[str]) -> str:
         name = match[1]
         if name not in parts:
-            sys.exit(f"error: {name}: wanted a part among {', '.join(parts)}")
+            sys.exit(f"error: {name}: expected a part among {', '.join(parts)}")
         return f"<!-- {name} -->\n{parts[name]}\n<!-- /{name} -->"
 
     return re.sub(r"<!-- ([a-z_:0-9]+) -->\n.*?<!-- /\1 -->", replace, text, flags=re.DOTALL)
@@ -43,12 +43,12 @@ def update_docs(check: bool = False) -> None:
         check: change nothing; exit 1 when a document is not up to date.
     """
     parts = generated()
-    wanted = {name: filled((ROOT / name).read_text(), parts) for name in DOCUMENTS}
-    wanted["docs/benchmarks.md"] = benchmark_document(RESULTS, ROOT / "docs" / "benchmarks.md.j2")
+    expected = {name: filled((ROOT / name).read_text(), parts) for name in DOCUMENTS}
+    expected["docs/benchmarks.md"] = benchmark_document(RESULTS, ROOT / "docs" / "benchmarks.md.j2")
     metadata = json.loads((ROOT / METADATA).read_text())
     metadata["eval_metrics"] = eval_metrics(json.loads((RESULTS / "quality.json").read_text()))
-    wanted[METADATA] = json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
-    for name, new in wanted.items():
+    expected[METADATA] = json.dumps(metadata, indent=4, ensure_ascii=False) + "\n"
+    for name, new in expected.items():
         path = ROOT / name
         if check and (not path.is_file() or path.read_text() != new):
             sys.exit(f"{name} is not up to date: run python scripts/update_docs.py")

@@ -203,7 +203,7 @@ def test_inference_from_anywhere_names_refused_cases_and_goes_on(place: str, tra
     )
     errors = json.loads((out / "errors.json").read_text())
     assert list(errors) == ["phantom_0000"]
-    assert "ct.nii.gz: wanted a readable volume" in errors["phantom_0000"]
+    assert "ct.nii.gz: expected a readable volume" in errors["phantom_0000"]
     for n in (1, 2, 3):
         check_results(out / f"phantom_000{n}", data / f"phantom_000{n}" / "mri.nii.gz")
     assert (out / "metrics.csv").exists()
@@ -312,11 +312,11 @@ def test_two_processes_train_and_the_first_alone_writes(trained: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--stepz", "9"], "error: stepz: wanted a knob of docs/README.md, came an unknown one"),
+        (["--stepz", "9"], "error: stepz: expected a knob of docs/README.md, got an unknown one"),
         (["--max_epoch", "9"], "did you mean max_epochs?"),
-        (["--preset", "strok"], "error: preset: wanted one of default, stroke"),
-        (["--dataset_dir", "nowhere"], "error: dataset_dir: wanted a folder of cases, found no folder nowhere"),
-        (["--resume", "no/last.pt"], "error: no/last.pt: wanted a checkpoint to resume (last.pt), found no such file"),
+        (["--preset", "strok"], "error: preset: expected one of default, stroke"),
+        (["--dataset_dir", "nowhere"], "error: dataset_dir: expected a folder of cases, found no folder nowhere"),
+        (["--resume", "no/last.pt"], "error: no/last.pt: expected a checkpoint to resume (last.pt), found no such file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_no_traceback(arguments: list[str], sentence: str, trained: Path, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_a_single_pair_that_is_refused_ends_with_its_sentence(trained: Path, tmp
         ok=False,
     )
     assert "error: " in text
-    assert "wanted CT in HU (air near -1000, bone above 300), came values from" in text
+    assert "expected CT in HU (air near -1000, bone above 300), got values from" in text
     assert "Traceback" not in text
 
 

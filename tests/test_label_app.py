@@ -285,20 +285,20 @@ STUDY = {"image": f"{CASES[0]}_mri"}
 @pytest.mark.parametrize(
     ("model", "query", "params", "code", "sentence"),
     [
-        ("lesion", {"image": "alone_mri"}, {}, 422, "wanted its CT at"),
-        ("lesion", {"image": "other_mri"}, {}, 422, "other_ct.nii.gz: wanted"),
-        ("lesion", {"image": "broken_mri"}, {}, 422, "broken_mri.nii.gz: wanted a readable volume"),
-        ("lesion", {"image": "unknown"}, {}, 404, "image: wanted the id of a study"),
-        ("lesions", STUDY, {}, 404, "model: wanted one of lesion, fused"),
-        ("lesion", STUDY, {"kind": "heat"}, 422, "kind: wanted one of lesion, fused"),
-        ("lesion", STUDY, {"device": "$1"}, 422, "device: wanted one of"),
-        ("lesion", STUDY, {"result_extension": "/../x.nii"}, 422, "result_extension: wanted"),
-        ("lesion", STUDY, {"ct": "unknown_ct"}, 404, "ct: wanted a CT of the studies"),
-        ("lesion", {"image": "/etc/hostname"}, {}, 400, "image: wanted the name of something in the studies"),
-        ("lesion", {"session_id": "../sessions"}, {}, 400, "session_id: wanted"),
-        ("lesion", STUDY, {"image": "/etc/hostname"}, 400, "image: wanted the id of a study"),
-        ("lesion", STUDY, {"ct": "../reference/x"}, 400, "ct: wanted a name"),
-        ("lesion", STUDY, {"save_label": True, "label_tag": "../../x"}, 400, "label_tag: wanted a name"),
+        ("lesion", {"image": "alone_mri"}, {}, 422, "expected its CT at"),
+        ("lesion", {"image": "other_mri"}, {}, 422, "other_ct.nii.gz: expected"),
+        ("lesion", {"image": "broken_mri"}, {}, 422, "broken_mri.nii.gz: expected a readable volume"),
+        ("lesion", {"image": "unknown"}, {}, 404, "image: expected the id of a study"),
+        ("lesions", STUDY, {}, 404, "model: expected one of lesion, fused"),
+        ("lesion", STUDY, {"kind": "heat"}, 422, "kind: expected one of lesion, fused"),
+        ("lesion", STUDY, {"device": "$1"}, 422, "device: expected one of"),
+        ("lesion", STUDY, {"result_extension": "/../x.nii"}, 422, "result_extension: expected"),
+        ("lesion", STUDY, {"ct": "unknown_ct"}, 404, "ct: expected a CT of the studies"),
+        ("lesion", {"image": "/etc/hostname"}, {}, 400, "image: expected the name of something in the studies"),
+        ("lesion", {"session_id": "../sessions"}, {}, 400, "session_id: expected"),
+        ("lesion", STUDY, {"image": "/etc/hostname"}, 400, "image: expected the id of a study"),
+        ("lesion", STUDY, {"ct": "../reference/x"}, 400, "ct: expected a name"),
+        ("lesion", STUDY, {"save_label": True, "label_tag": "../../x"}, 400, "label_tag: expected a name"),
     ],
 )
 def test_bad_input_is_one_sentence(server: Server, model: str, query: dict, params: dict, code: int, sentence: str) -> None:
@@ -315,7 +315,7 @@ def test_pages_of_other_sites_get_no_answer(server: Server) -> None:
 
 def test_broken_params_are_one_sentence(server: Server) -> None:
     answer = server("POST", "/infer/lesion", params=STUDY, data={"params": "{no json"})
-    assert (answer.status_code, answer.json()["detail"]) == (400, "params: wanted JSON")
+    assert (answer.status_code, answer.json()["detail"]) == (400, "params: expected JSON")
 
 
 def test_a_server_without_weights_says_so_and_finds_them_when_they_come(server: Server, work: Path) -> None:
@@ -323,12 +323,12 @@ def test_a_server_without_weights_says_so_and_finds_them_when_they_come(server: 
     weights.rename(weights.with_suffix(".away"))
     answer = server.infer("lesion", **STUDY)
     assert answer.status_code == 422
-    assert "wanted weights to run, found no such file" in answer.json()["detail"]
+    assert "expected weights to run, found no such file" in answer.json()["detail"]
     weights.write_bytes(b"no weights")
     broken = server.infer("lesion", **STUDY)
     weights.with_suffix(".away").rename(weights)
     assert broken.status_code == 422
-    assert "model.pt: wanted weights of" in broken.json()["detail"]
+    assert "model.pt: expected weights of" in broken.json()["detail"]
     assert server.infer("lesion", **STUDY).status_code == 200
 
 
@@ -357,9 +357,12 @@ def test_a_label_that_does_not_fit_is_refused(server: Server, data: Path, tmp_pa
     other = mri.affine.copy()
     other[0, 3] += 30
     files = {
-        "shape": (nib.Nifti1Image(empty[:-1], mri.affine), "label: wanted the MRI's shape"),
-        "place": (nib.Nifti1Image(empty, other), "label: wanted the MRI's orientation and position"),
-        "value": (nib.Nifti1Image(empty + np.arange(8, dtype=np.uint8), mri.affine), "label: wanted a lesion mask of 0 and 1"),
+        "shape": (nib.Nifti1Image(empty[:-1], mri.affine), "label: expected the MRI's shape"),
+        "place": (nib.Nifti1Image(empty, other), "label: expected the MRI's orientation and position"),
+        "value": (
+            nib.Nifti1Image(empty + np.arange(8, dtype=np.uint8), mri.affine),
+            "label: expected a lesion mask of 0 and 1",
+        ),
     }
     for name, (image, sentence) in files.items():
         nib.save(image, tmp_path / f"{name}.nii.gz")
@@ -385,9 +388,9 @@ def test_active_learning_gives_what_the_model_knows_least(server: Server, refere
 def test_training_without_a_label_says_so(server: Server) -> None:
     task = server.train("lesion", **TRAINING)
     assert task["status"] == "ERROR"
-    assert "error: wanted at least one submitted label to train on, came none" in "\n".join(task["details"])
+    assert "error: expected at least one submitted label to train on, got none" in "\n".join(task["details"])
     answer = server("POST", "/train/lesion", params={"run_sync": "true"}, json=TRAINING)
-    assert (answer.status_code, answer.json()["detail"]) == (422, "wanted at least one submitted label to train on, came none")
+    assert (answer.status_code, answer.json()["detail"]) == (422, "expected at least one submitted label to train on, got none")
 
 
 def test_submitting_scoring_and_training(server: Server, data: Path, work: Path) -> None:
@@ -428,13 +431,13 @@ def test_submitting_scoring_and_training(server: Server, data: Path, work: Path)
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"learning_rate": "$__import__('os')"}, "learning_rate: wanted a number"),
-        ({"max_epochs": 0}, "max_epochs: wanted a whole number of 1 or more"),
-        ({"max_epochs": "$1"}, "max_epochs: wanted a number"),
-        ({"preset": "$1"}, "preset: wanted a preset"),
-        ({"val_split": 2}, "val_split: wanted a share"),
-        ({"preset": "strok"}, "preset: wanted one of"),
-        ({"device": "$1"}, "device: wanted one of"),
+        ({"learning_rate": "$__import__('os')"}, "learning_rate: expected a number"),
+        ({"max_epochs": 0}, "max_epochs: expected a whole number of 1 or more"),
+        ({"max_epochs": "$1"}, "max_epochs: expected a number"),
+        ({"preset": "$1"}, "preset: expected a preset"),
+        ({"val_split": 2}, "val_split: expected a share"),
+        ({"preset": "strok"}, "preset: expected one of"),
+        ({"device": "$1"}, "device: expected one of"),
     ],
 )
 def test_a_training_that_cannot_start_says_so(server: Server, params: dict, sentence: str) -> None:
@@ -447,7 +450,7 @@ def test_batch_infer_leaves_out_what_cannot_be_used(server: Server, data: Path) 
     answer = server("POST", "/batch/infer/lesion", params={"images": "unlabeled", "run_sync": "true"})
     assert answer.status_code == 200, answer.text
     result = answer.json()
-    assert "wanted its CT at" in result["alone_mri"]["error"]
+    assert "expected its CT at" in result["alone_mri"]["error"]
     for case in CASES[1:3]:
         assert (data / "studies" / "labels" / "original" / f"{case}_mri.nii.gz").is_file()
 
@@ -481,7 +484,7 @@ def test_the_app_refuses_to_listen_everywhere_unasked(data: Path, work: Path) ->
         cwd=work,
     )
     assert done.returncode == 2
-    assert "error: --host: wanted an address to listen on" in done.stderr
+    assert "error: --host: expected an address to listen on" in done.stderr
 
 
 class TestStockSampleApp:

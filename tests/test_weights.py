@@ -9,13 +9,13 @@ from typing import Any
 from unittest.mock import create_autospec
 
 import pytest
-from roi_fusion.errors import InputError
 
 import train_weights as script
+from roi_fusion.errors import InputError
 
 
 def test_lesions_for_tests_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lesion_ids: wanted masks below 800, which are for training, came 0:900"):
+    with pytest.raises(InputError, match="lesion_ids: expected masks below 800, which are for training, got 0:900"):
         script.train_weights(str(tmp_path), "lesions.npz", lesion_ids="0:900")
     assert not list(tmp_path.iterdir())
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The one error that users meet: a sentence that names the file or key, what was wanted and what came."""
+"""The one error that users meet: a sentence that names the file or key, what was expected and what it got."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["InputError", "causes_of", "input_error_behind"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used. ``str(error)`` is one sentence for the user: where, what was wanted, what came."""
+    """Input that cannot be used. ``str(error)`` is one sentence for the user: where, what was expected, what it got."""
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:

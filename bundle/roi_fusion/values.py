@@ -48,7 +48,7 @@ def as_bool(name: str, value: Any) -> bool:
         return True
     if text in ("false", "0", "no"):
         return False
-    raise InputError(f"{name}: wanted true or false, came {value!r}")
+    raise InputError(f"{name}: expected true or false, got {value!r}")
 
 
 def is_first_rank() -> bool:

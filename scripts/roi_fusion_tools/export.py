@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.errors import InputError
 
 __all__ = ["FORMATS", "export_model"]
 
@@ -47,7 +47,7 @@ def export_model(network: RoiFusionNet, path: str | Path, file_format: str = "to
         InputError: for an unknown format, a missing package, or a file whose result differs by more than :data:`TOLERANCE`.
     """
     if file_format not in FORMATS:
-        raise InputError(f"format: wanted one of {', '.join(FORMATS)}, came {file_format!r}")
+        raise InputError(f"format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
     network = network.cpu().eval()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def export_model(network: RoiFusionNet, path: str | Path, file_format: str = "to
     with torch.inference_mode():
         difference = float((run(image) - network(image)).abs().max())
     if not difference <= TOLERANCE:
-        raise InputError(f"{path}: wanted the network's own result to {TOLERANCE:g}, came a difference of {difference:g}")
+        raise InputError(f"{path}: expected the network's own result to {TOLERANCE:g}, got a difference of {difference:g}")
     logger.info("%s: %s, %.1f MB, equal to the network to %.1g", path, file_format, path.stat().st_size / 1e6, difference)
     return difference
 
@@ -73,7 +73,9 @@ def _write_onnx(network: RoiFusionNet, path: Path) -> Callable[[torch.Tensor], t
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as e:
-        raise InputError(f"format: wanted the packages onnx, onnxscript and onnxruntime for onnx, found no {e.name}") from None
+        raise InputError(
+            f"format: expected the packages onnx, onnxscript and onnxruntime for onnx, found no {e.name}"
+        ) from None
     # It warns of every operator of torchvision, which nothing here needs.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     axes = {0: "batch", 2: "x", 3: "y", 4: "z"}

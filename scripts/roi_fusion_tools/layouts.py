@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from roi_fusion.data.io import DicomSeries, is_volume_file, scan_dicom, split_ending
+from roi_fusion.errors import InputError
 
 __all__ = ["CONTRAST_ORDER", "LAYOUTS", "CaseSource", "Found", "find_pairs"]
 
@@ -204,26 +203,26 @@ def _case(name: str, parts: Sequence[_Part], contrast: str, notes: Sequence[str]
     case = CaseSource(name, notes=list(notes))
     by_role = {role: [p for p in parts if p.role == role] for role in _ROLES}
     contrasts = {p.contrast for p in by_role["mri"]}
-    wanted = contrast if contrast != "auto" else next((c for c in CONTRAST_ORDER if c in contrasts), "")
-    others = sorted(c for c in contrasts if c != wanted)
-    by_role["mri"] = [p for p in by_role["mri"] if p.contrast == wanted]
+    expected = contrast if contrast != "auto" else next((c for c in CONTRAST_ORDER if c in contrasts), "")
+    others = sorted(c for c in contrasts if c != expected)
+    by_role["mri"] = [p for p in by_role["mri"] if p.contrast == expected]
     if others and by_role["mri"]:
-        case.notes.append(f"MRI: took {wanted}, passed over {', '.join(c or 'unknown contrasts' for c in others)}")
+        case.notes.append(f"MRI: took {expected}, passed over {', '.join(c or 'unknown contrasts' for c in others)}")
     for role, candidates in by_role.items():
         if len(candidates) > 1:
             listed = ", ".join(str(p.source) for p in candidates)
-            case.refused = f"{name}: wanted one {_ROLES[role]}, came {len(candidates)} candidates: {listed}"
+            case.refused = f"{name}: expected one {_ROLES[role]}, got {len(candidates)} candidates: {listed}"
             return case
         if candidates:
             setattr(case, role, candidates[0].source)
-    case.contrast = "" if wanted == "mri" else wanted
+    case.contrast = "" if expected == "mri" else expected
     missing = [_ROLES[r] for r in ("mri", "ct") if not by_role[r]]
     if missing:
         there = "; ".join([*(str(p.source) for p in parts), *notes]) or "nothing"
         no = " and no ".join(missing)
         if contrast != "auto" and contrasts and "MRI" in missing:
             no = f"MRI of contrast {contrast}"
-        case.refused = f"{name}: wanted an MRI and a CT, found no {no} but: {there}"
+        case.refused = f"{name}: expected an MRI and a CT, found no {no} but: {there}"
     return case
 
 
@@ -388,11 +387,11 @@ def find_pairs(
     """
     root = Path(input_dir)
     if not root.is_dir():
-        raise InputError(f"input_dir: wanted a folder of MRI and CT, found no folder {root}")
+        raise InputError(f"input_dir: expected a folder of MRI and CT, found no folder {root}")
     if layout not in LAYOUTS:
-        raise InputError(f"layout: wanted one of {', '.join(LAYOUTS)}, came {layout!r}")
+        raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     if contrast not in ("auto", *CONTRAST_ORDER[1:-1]):
-        raise InputError(f"contrast: wanted one of auto, {', '.join(CONTRAST_ORDER[1:-1])}, came {contrast!r}")
+        raise InputError(f"contrast: expected one of auto, {', '.join(CONTRAST_ORDER[1:-1])}, got {contrast!r}")
     tried: list[Found] = []
     for name in _FINDERS if layout == "auto" else [layout]:
         found = Found(name, sorted(_FINDERS[name](root, contrast), key=lambda c: c.case))
@@ -402,12 +401,12 @@ def find_pairs(
     else:
         near = max(tried, key=lambda f: len(f.cases))
         seen = f"; the nearest to a pair was {near.cases[0].refused}" if near.cases else ""
-        wanted = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
-        raise InputError(f"{root}: wanted {wanted}, found none among {_inventory(root)}{seen}")
+        expected = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
+        raise InputError(f"{root}: expected {expected}, found none among {_inventory(root)}{seen}")
     names = Counter(c.case for c in found.cases)
     for case in found.cases:
         if names[case.case] > 1:
-            case.refused = f"{case.case}: wanted one case of this name, came {names[case.case]}"
+            case.refused = f"{case.case}: expected one case of this name, got {names[case.case]}"
     if masks_dir is not None:
         _add_masks(found.cases, Path(masks_dir))
     found.splits = next((p for p in (root / "splits.json", root / "splits") if p.exists()), None)
@@ -416,13 +415,13 @@ def find_pairs(
 
 def _add_masks(cases: Sequence[CaseSource], folder: Path) -> None:
     if not folder.is_dir():
-        raise InputError(f"masks_dir: wanted a folder of masks, found no folder {folder}")
+        raise InputError(f"masks_dir: expected a folder of masks, found no folder {folder}")
     for case in cases:
         own = _parts(_volumes(folder / case.case)) if (folder / case.case).is_dir() else []
         for role in ("brain_mask", "bone_mask"):
             candidates = [p.source for p in own if p.role == role and isinstance(p.source, Path)]
             if len(candidates) > 1 and case.refused is None:
                 listed = ", ".join(map(str, candidates))
-                case.refused = f"{case.case}: wanted one {_ROLES[role]}, came {len(candidates)} candidates: {listed}"
+                case.refused = f"{case.case}: expected one {_ROLES[role]}, got {len(candidates)} candidates: {listed}"
             elif candidates:
                 setattr(case, role, candidates[0])

@@ -42,7 +42,7 @@ def _cases(dataset_dir: str | Path, count: int | None) -> Iterator[Mapping[str, 
     )
     for item in each_item(CaseDataset(load_datalist(dataset_dir), loading, cache=False), count):
         if "label" not in item:
-            raise InputError(f"{item['case']}: wanted a lesion_mask, there is none")
+            raise InputError(f"{item['case']}: expected a lesion_mask, there is none")
         yield item
 
 
@@ -114,10 +114,10 @@ def score_nnunet(
     for item in _cases(test_dir, cases):
         file = Path(predictions_dir) / f"{item['case']}.nii.gz"
         if not file.is_file():
-            raise InputError(f"{file}: wanted the mask predicted for {item['case']}, there is none")
+            raise InputError(f"{file}: expected the mask predicted for {item['case']}, there is none")
         found = np.asarray(nib.load(file).dataobj) > 0  # type: ignore[attr-defined]
         if found.shape != item["label"].shape[1:]:
-            raise InputError(f"{file}: wanted the grid {tuple(item['label'].shape[1:])} of the MRI, came {found.shape}")
+            raise InputError(f"{file}: expected the grid {tuple(item['label'].shape[1:])} of the MRI, got {found.shape}")
         scores = LesionMetrics()(torch.from_numpy(found[None]).float(), item["label"], spacing_mm=spacing_of(item["image"]))
         kept = {k: v for k, v in scores.items() if k not in ("lesion_ece", "lesion_brier")}
         rows.append({"case": str(item["case"]), "method": METHOD, **kept})

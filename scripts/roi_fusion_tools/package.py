@@ -7,10 +7,9 @@ import json
 import zipfile
 from pathlib import Path
 
-from roi_fusion.errors import InputError
-
 from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.engine.checkpoint import check_weights, sha256_of
+from roi_fusion.errors import InputError
 
 __all__ = ["FOLDER_NAME", "bundle_files", "write_package"]
 
@@ -66,15 +65,15 @@ def write_package(output_dir: str | Path, bundle_root: str | Path = BUNDLE_ROOT)
     files = bundle_files(root)
     for name in _WANTED:
         if Path(name) not in files:
-            raise InputError(f"{root / name}: wanted this file in the package, found none")
+            raise InputError(f"{root / name}: expected this file in the package, found none")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
     version = str(metadata["version"])
     if next(iter(metadata["changelog"])) != version:
-        raise InputError(f"{root}/configs/metadata.json: wanted version {version} on top of the changelog, came another")
+        raise InputError(f"{root}/configs/metadata.json: expected version {version} on top of the changelog, got another")
     for file in files:
         size = (root / file).stat().st_size / 2**20
         if size > LARGEST_FILE_MB:
-            raise InputError(f"{root / file}: wanted at most {LARGEST_FILE_MB} MB, came {size:.1f}")
+            raise InputError(f"{root / file}: expected at most {LARGEST_FILE_MB} MB, got {size:.1f}")
     check_weights(root / "models" / "model.pt")
     target = Path(output_dir) / f"{FOLDER_NAME}_v{version}.zip"
     target.parent.mkdir(parents=True, exist_ok=True)

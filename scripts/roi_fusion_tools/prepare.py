@@ -21,7 +21,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from roi_fusion.errors import InputError
 from tqdm import tqdm
 
 from roi_fusion.core.masks import cranial_masks, head_mask
@@ -29,6 +28,7 @@ from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thi
 from roi_fusion.data.io import Volume, check_pair, read_volume
 from roi_fusion.data.registration import Registration, measure, register, write_transform
 from roi_fusion.data.results import versions
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 from .layouts import CaseSource, Found, find_pairs
@@ -64,10 +64,10 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         if self.reference not in ("mri", "ct"):
-            raise InputError(f"reference: wanted mri or ct, came {self.reference!r}")
+            raise InputError(f"reference: expected mri or ct, got {self.reference!r}")
         spacing = self.spacing_mm
         if spacing is not None and (len(spacing) != 3 or not all(isinstance(s, (int, float)) and s > 0 for s in spacing)):
-            raise InputError(f"spacing_mm: wanted three positive lengths such as 0.9,0.9,6, came {spacing}")
+            raise InputError(f"spacing_mm: expected three positive lengths such as 0.9,0.9,6, got {spacing}")
 
 
 def fingerprint(source: CaseSource, options: PrepareOptions) -> str:
@@ -86,15 +86,15 @@ def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, 
     top = 255.0 if float(mask.array.max()) == 255 else 1.0
     if not mask.notes and not np.isin(mask.array, (0.0, top)).all():
         came = ", ".join(f"{v:g}" for v in np.unique(mask.array)[:5])
-        raise InputError(f"{path}: wanted a {what} of 0 and 1, came values {came}")
+        raise InputError(f"{path}: expected a {what} of 0 and 1, got values {came}")
     mask.array = mask.array / top
     for image, name in ((mri, "mri"), (ct, "ct")):
         if same_grid(mask.array.shape, mask.affine, image.array.shape, image.affine, tolerance_mm=0.2):
             mask.affine = image.affine  # headers of one grid differ by rounding
             return mask, name
     raise InputError(
-        f"{path}: wanted a {what} on the grid of the MRI {list(mri.array.shape)} or the CT {list(ct.array.shape)}, "
-        f"came another grid {list(mask.array.shape)}"
+        f"{path}: expected a {what} on the grid of the MRI {list(mri.array.shape)} or the CT {list(ct.array.shape)}, "
+        f"got another grid {list(mask.array.shape)}"
     )
 
 
@@ -137,7 +137,7 @@ def prepare_case(
     """
     start = time.perf_counter()
     if source.refused is not None or source.mri is None or source.ct is None:
-        raise InputError(source.refused or f"{source.case}: wanted an MRI and a CT, came one of them")
+        raise InputError(source.refused or f"{source.case}: expected an MRI and a CT, got one of them")
     mri, ct = read_volume(source.mri), read_volume(source.ct)
     check_pair(mri, ct)
     paths = {r: p for r in ("lesion_mask", "brain_mask", "bone_mask") if (p := getattr(source, r)) is not None}
@@ -164,7 +164,7 @@ def prepare_case(
     masks = {r: placed(m, on, 0.0) >= 0.5 for r, (m, on) in given.items()}
     brain, bone = _roi_masks(out_ct, affine, {r: m for r, m in masks.items() if r != "lesion_mask"})
     if not brain.any():
-        raise InputError(f"{ct.source}: wanted a brain inside the skull, found none in the CT")
+        raise InputError(f"{ct.source}: expected a brain inside the skull, found none in the CT")
     before_mri, before_ct = (
         (out_mri, placed(ct, "ct", _AIR_HU, np.eye(4)))
         if options.reference == "mri"
@@ -225,7 +225,7 @@ def _pose(case: str, mri: Volume, ct: Volume, options: PrepareOptions) -> Regist
         raise InputError(f"{case}: {e}") from None
     if found.overlap < 0.1:
         raise InputError(
-            f"{case}: wanted a CT that shows the MRI's head, came {100 * found.overlap:.0f} % of it inside the field of view"
+            f"{case}: expected a CT that shows the MRI's head, got {100 * found.overlap:.0f} % of it inside the field of view"
         )
     return found
 
@@ -244,7 +244,7 @@ class _WholeFolder:
 
     def __enter__(self) -> Path:
         if self.folder.exists() and not (self.folder / "case.json").is_file():
-            raise InputError(f"{self.folder}: wanted a new folder or one that was prepared before, came another one")
+            raise InputError(f"{self.folder}: expected a new folder or one that was prepared before, got another one")
         shutil.rmtree(self.scratch, ignore_errors=True)
         self.scratch.mkdir(parents=True)
         return self.scratch
@@ -279,7 +279,7 @@ def _attempt(source: CaseSource, output_dir: Path, options: PrepareOptions) -> d
     except Exception as e:  # one bad case never stops the others
         logger.debug("%s", source.case, exc_info=True)
         first_line = str(e).strip().splitlines()[0][:200] if str(e).strip() else ""
-        sentence = f"{source.case}: wanted a usable case, came {type(e).__name__}: {first_line}"
+        sentence = f"{source.case}: expected a usable case, got {type(e).__name__}: {first_line}"
     if (folder / "case.json").is_file():  # of other inputs or options: a training must not take it for this case
         shutil.rmtree(folder, ignore_errors=True)
     return {"case": source.case, "status": "refused", "error": sentence}
@@ -331,7 +331,7 @@ def _attempts(cases: Sequence[CaseSource], output_dir: Path, options: PrepareOpt
                     yield future.result()
                 except BrokenProcessPool:
                     name = pending[future].case
-                    sentence = f"{name}: wanted a worker that lives, came one that was killed (out of memory?); start again"
+                    sentence = f"{name}: expected a worker that lives, got one that was killed (out of memory?); start again"
                     yield {"case": name, "status": "refused", "error": sentence}
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -366,10 +366,10 @@ def prepare_dataset(
     """
     options = options or PrepareOptions()
     if not isinstance(num_workers, int) or isinstance(num_workers, bool) or num_workers < 0:
-        raise InputError(f"num_workers: wanted a whole number of 0 or more, came {num_workers!r}")
+        raise InputError(f"num_workers: expected a whole number of 0 or more, got {num_workers!r}")
     source, root = Path(input_dir).resolve(), Path(output_dir).resolve()
     if root == source or source in root.parents:
-        raise InputError(f"output_dir: wanted a folder outside of input_dir {input_dir}, came {output_dir}")
+        raise InputError(f"output_dir: expected a folder outside of input_dir {input_dir}, got {output_dir}")
     found = find_pairs(input_dir, layout, contrast=contrast, masks_dir=masks_dir)
     logger.info("%s", found.summary())
     root.mkdir(parents=True, exist_ok=True)
@@ -393,7 +393,7 @@ def prepare_dataset(
     write_prepare_page(root, record)
     if not record["counts"]["prepared"] + record["counts"]["kept"]:
         first = next(iter(record["errors"].values()))
-        raise InputError(f"{input_dir}: wanted at least one usable pair, came none of {len(found.cases)} ({first})")
+        raise InputError(f"{input_dir}: expected at least one usable pair, got none of {len(found.cases)} ({first})")
     return record
 
 

@@ -12,13 +12,13 @@ import nibabel as nib
 import numpy as np
 import torch
 from PIL import Image
-from roi_fusion.errors import InputError
 from scipy import ndimage
 from scipy.interpolate import interp1d
 from skimage.filters import threshold_otsu
 
 from roi_fusion.core.masks import largest_component
 from roi_fusion.core.ssim import FixedReferenceSsim
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 __all__ = ["best_slices", "export_slices", "grey_to_hu", "slices_to_cases"]
@@ -68,9 +68,9 @@ def _read_slice(path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             mode, grey = picture.mode, np.asarray(picture.convert("L")).T
     except (OSError, ValueError) as e:
-        raise InputError(f"{path}: wanted an 8-bit picture, came a file that cannot be read ({e})") from None
+        raise InputError(f"{path}: expected an 8-bit picture, got a file that cannot be read ({e})") from None
     if mode not in _8_BIT_MODES:
-        raise InputError(f"{path}: wanted an 8-bit picture, came mode {mode}")
+        raise InputError(f"{path}: expected an 8-bit picture, got mode {mode}")
     return grey
 
 
@@ -114,37 +114,37 @@ def slices_to_cases(
     ct_dir, mri_dir = Path(ct_dir), Path(mri_dir)
     for folder in (ct_dir, mri_dir):
         if not folder.is_dir():
-            raise InputError(f"{folder}: wanted a folder of pictures, found none")
+            raise InputError(f"{folder}: expected a folder of pictures, found none")
     if len(spacing_mm) != 3 or not min(spacing_mm) > 0:
-        raise InputError(f"spacing_mm: wanted three positive lengths, came {tuple(spacing_mm)}")
+        raise InputError(f"spacing_mm: expected three positive lengths, got {tuple(spacing_mm)}")
     pattern = re.compile(rf"(\d+)(\d{{{slice_digits}}})$")
     patients: dict[str, dict[int, str]] = {}
     for path in sorted(ct_dir.glob("*.png")):
         found = pattern.fullmatch(path.stem)
         if not found:
-            raise InputError(f"{path}: wanted a name of patient and {slice_digits} digits of the slice, came {path.stem}")
+            raise InputError(f"{path}: expected a name of patient and {slice_digits} digits of the slice, got {path.stem}")
         if not (mri_dir / path.name).is_file():
-            raise InputError(f"{path}: wanted an MR slice of the same name in {mri_dir}, found none")
+            raise InputError(f"{path}: expected an MR slice of the same name in {mri_dir}, found none")
         patients.setdefault(found[1], {})[int(found[2])] = path.name
     if not patients:
-        raise InputError(f"{ct_dir}: wanted pictures NNNSS.png, found none")
+        raise InputError(f"{ct_dir}: expected pictures NNNSS.png, found none")
     folders = []
     for patient, names in patients.items():
         numbers = sorted(names)
         gaps = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
         if gaps and not fill_gaps:
-            raise InputError(f"{ct_dir}: wanted every slice of patient {patient}, found no slice {gaps[0]}")
+            raise InputError(f"{ct_dir}: expected every slice of patient {patient}, found no slice {gaps[0]}")
         stacks = []
         for folder in (ct_dir, mri_dir):
             slices = [_read_slice(folder / names[n]) for n in numbers]
             if len({s.shape for s in slices}) > 1:
                 raise InputError(
-                    f"{folder}: wanted slices of one size for patient {patient}, came {sorted({s.shape for s in slices})}"
+                    f"{folder}: expected slices of one size for patient {patient}, got {sorted({s.shape for s in slices})}"
                 )
             stacks.append(np.stack(slices, -1))
         ct, mri = (_fill(stack, numbers) for stack in stacks)
         if ct.shape != mri.shape:
-            raise InputError(f"{mri_dir}: wanted MR slices of the CT's size {ct.shape[:2]}, came {mri.shape[:2]}")
+            raise InputError(f"{mri_dir}: expected MR slices of the CT's size {ct.shape[:2]}, got {mri.shape[:2]}")
         affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(ct.shape) - 1) / 2)
         case = Path(output_dir) / patient
@@ -180,16 +180,16 @@ def export_slices(
     """
     low, high = map(float, window_mri)
     if not high > low:
-        raise InputError(f"window_mri: wanted LOW,HIGH with HIGH above LOW, came {low:g},{high:g}")
+        raise InputError(f"window_mri: expected LOW,HIGH with HIGH above LOW, got {low:g},{high:g}")
     folders = [p.parent for p in sorted(Path(results_dir).glob("*/result.json"))]
     if not folders:
-        raise InputError(f"{results_dir}: wanted results <case>/result.json, found none")
+        raise InputError(f"{results_dir}: expected results <case>/result.json, found none")
     out_dir = Path(output_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     written = []
     for folder in folders:
         if not (folder / f"{volume}.nii.gz").is_file():
-            raise InputError(f"{folder / volume}.nii.gz: wanted a result volume, found no such file")
+            raise InputError(f"{folder / volume}.nii.gz: expected a result volume, found no such file")
         array = np.asarray(nib.load(folder / f"{volume}.nii.gz").dataobj, dtype=np.float64)  # type: ignore[attr-defined]
         shown = np.where(np.isnan(array), low, array)
         grey = np.clip(np.round((shown - low) / (high - low) * 255), 0, 255).astype(np.uint8)

@@ -68,7 +68,7 @@ def load_study(
         InputError: when a case is refused; a study is over all cases or over none.
     """
     if cases is not None and cases < 1:
-        raise InputError(f"cases: wanted 1 or more, came {cases}")
+        raise InputError(f"cases: expected 1 or more, got {cases}")
     parser = inference_parser({"dataset_dir": str(dataset_dir)})
     networks: Any = [load_weights(RoiFusionNet(), file).eval() for file in checkpoints]
     return networks, list(each_item(parser.get_parsed_content("dataset"), cases))

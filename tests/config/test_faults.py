@@ -66,17 +66,17 @@ def change(content: dict, item: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("item", "value", "cause"),
     [
-        ("validate#evaluator#inferer", "@validate#infrer", "wanted a reference to an id of the config, came @validate#infrer"),
-        ("network", "$@network_def.to(@device", "wanted a Python expression"),
+        ("validate#evaluator#inferer", "@validate#infrer", "expected a reference to an id of the config, got @validate#infrer"),
+        ("network", "$@network_def.to(@device", "expected a Python expression"),
         (
             "loss#_target_",
             "roi_fusion.core.losses.RoiFusionLos",
-            "_target_ roi_fusion.core.losses.RoiFusionLos: wanted a class or function that exists",
+            "_target_ roi_fusion.core.losses.RoiFusionLos: expected a class or function that exists",
         ),
         ("train#trainer#_target_", "SupervisedTrainr", "_target_ SupervisedTrainr"),
-        ("loss#alfa", 1.0, "roi_fusion.core.losses.RoiFusionLoss: wanted arguments among preset, alpha"),
+        ("loss#alfa", 1.0, "roi_fusion.core.losses.RoiFusionLoss: expected arguments among preset, alpha"),
         ("optimizer#params", None, None),
-        ("max_epochs", -3, "max_epochs: wanted a whole number of 1 or more, came -3"),
+        ("max_epochs", -3, "max_epochs: expected a whole number of 1 or more, got -3"),
         (
             "preprocessing#5#_target_",
             "roi_fusion.data.transforms.loading.Nothing",
@@ -109,15 +109,15 @@ def test_a_missing_argument_and_the_right_file_of_several(tmp_path: Path) -> Non
     assert fault is not None
     assert fault.item == "noise_schedule"
     assert fault.file == str(override)
-    assert "wanted the argument scheduler" in fault.cause
+    assert "expected the argument scheduler" in fault.cause
 
 
 def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert "found no such file" in find_fault([tmp_path / "none.json"]).cause  # type: ignore[union-attr]
     (tmp_path / "cut.json").write_text('{"a": 1,')
-    assert "wanted JSON" in find_fault([tmp_path / "cut.json"]).cause  # type: ignore[union-attr]
+    assert "expected JSON" in find_fault([tmp_path / "cut.json"]).cause  # type: ignore[union-attr]
     (tmp_path / "list.json").write_text("[]")
-    assert "wanted an object of ids, came list" in find_fault([tmp_path / "list.json"]).cause  # type: ignore[union-attr]
+    assert "expected an object of ids, got list" in find_fault([tmp_path / "list.json"]).cause  # type: ignore[union-attr]
 
 
 def test_walk_sees_every_node() -> None:
@@ -133,9 +133,9 @@ def test_walk_sees_every_node() -> None:
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("evaluate", "wanted the config that it lies over before it, as train.json,evaluate.json"),
-        ("tracking", "wanted a config with a run list"),
-        ("metadata", "wanted a config with a run list"),
+        ("evaluate", "expected the config that it lies over before it, as train.json,evaluate.json"),
+        ("tracking", "expected a config with a run list"),
+        ("metadata", "expected a config with a run list"),
     ],
 )
 def test_what_runs_with_another_config_only_says_so(name: str, cause: str) -> None:

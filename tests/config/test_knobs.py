@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigParser
-from roi_fusion.errors import InputError
 
 from conftest import BUNDLE
 from roi_fusion.config.check import STRUCTURE, check_config, check_knobs
 from roi_fusion.config.knobs import KNOBS, knob_table
+from roi_fusion.errors import InputError
 from roi_fusion.values import as_bool
 
 
@@ -43,25 +43,25 @@ def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
         (
             "num_inferenc_steps",
             4,
-            "num_inferenc_steps: wanted a knob of docs/README.md, came an unknown one; did you mean num_inference_steps?",
+            "num_inferenc_steps: expected a knob of docs/README.md, got an unknown one; did you mean num_inference_steps?",
         ),
-        ("stepz", 9, "stepz: wanted a knob of docs/README.md, came an unknown one"),
-        ("max_epochs", 0, "max_epochs: wanted a whole number of 1 or more, came 0"),
-        ("max_epochs", 2.5, "max_epochs: wanted a whole number of 1 or more, came 2.5"),
-        ("max_epochs", "ten", "max_epochs: wanted a whole number of 1 or more, came 'ten'"),
-        ("max_epochs", None, "max_epochs: wanted a whole number of 1 or more, came nothing"),
-        ("learning_rate", -1e-4, "learning_rate: wanted a number of 0 or more, came -0.0001"),
-        ("ema_decay", 1.0, "ema_decay: wanted a number from 0 to 0.999999, came 1.0"),
-        ("patch_size", [96, 96], "patch_size: wanted three whole numbers of 1 or more, came [96, 96]"),
+        ("stepz", 9, "stepz: expected a knob of docs/README.md, got an unknown one"),
+        ("max_epochs", 0, "max_epochs: expected a whole number of 1 or more, got 0"),
+        ("max_epochs", 2.5, "max_epochs: expected a whole number of 1 or more, got 2.5"),
+        ("max_epochs", "ten", "max_epochs: expected a whole number of 1 or more, got 'ten'"),
+        ("max_epochs", None, "max_epochs: expected a whole number of 1 or more, got nothing"),
+        ("learning_rate", -1e-4, "learning_rate: expected a number of 0 or more, got -0.0001"),
+        ("ema_decay", 1.0, "ema_decay: expected a number from 0 to 0.999999, got 1.0"),
+        ("patch_size", [96, 96], "patch_size: expected three whole numbers of 1 or more, got [96, 96]"),
         (
             "preset",
             "strok",
-            "preset: wanted one of default, stroke, brain_tumor, bone_tumor, metastasis, came 'strok', near stroke",
+            "preset: expected one of default, stroke, brain_tumor, bone_tumor, metastasis, got 'strok', near stroke",
         ),
-        ("scheduler", "ddpm", "scheduler: wanted one of ddim, rflow, came 'ddpm'"),
-        ("precision", True, "precision: wanted one of auto, bf16, fp32, came True"),
-        ("dataset_dir", 7, "dataset_dir: wanted a path, came 7"),
-        ("batch_size", True, "batch_size: wanted a whole number of 1 or more, came True"),
+        ("scheduler", "ddpm", "scheduler: expected one of ddim, rflow, got 'ddpm'"),
+        ("precision", True, "precision: expected one of auto, bf16, fp32, got True"),
+        ("dataset_dir", 7, "dataset_dir: expected a path, got 7"),
+        ("batch_size", True, "batch_size: expected a whole number of 1 or more, got True"),
     ],
 )
 def test_what_a_user_mistypes_is_named(key: str, value: object, sentence: str) -> None:
@@ -73,10 +73,10 @@ def test_what_a_user_mistypes_is_named(key: str, value: object, sentence: str) -
 def test_a_knob_of_another_config_is_refused() -> None:
     """It would be taken and change nothing."""
     for name, key, sentence in (
-        ("train", "guidance", "guidance: wanted a knob of train, came one of inference"),
-        ("inference", "max_epochs", "max_epochs: wanted a knob of inference, came one of train"),
-        ("train", "run_name", "run_name: wanted a knob of train, came one of tracking"),
-        ("train", "evaluation_dir", "evaluation_dir: wanted a knob of train, came one of evaluate"),
+        ("train", "guidance", "guidance: expected a knob of train, got one of inference"),
+        ("inference", "max_epochs", "max_epochs: expected a knob of inference, got one of train"),
+        ("train", "run_name", "run_name: expected a knob of train, got one of tracking"),
+        ("train", "evaluation_dir", "evaluation_dir: expected a knob of train, got one of evaluate"),
     ):
         with pytest.raises(InputError, match=sentence):
             check_config({**config(name), key: None}, STRUCTURE)
@@ -104,14 +104,14 @@ def test_the_expression_finds_the_config_it_is_part_of() -> None:
         parser(sede=2).get_parsed_content("run")
     assert isinstance(e.value.__cause__, InputError)
     assert "did you mean seed?" in str(e.value.__cause__)
-    with pytest.raises(RuntimeError, match="wanted to be called from a config expression"):
+    with pytest.raises(RuntimeError, match="expected to be called from a config expression"):
         check_knobs()
 
 
 def test_yes_and_no() -> None:
     assert [as_bool("x", v) for v in (True, "true", "True", 1, "yes")] == [True] * 5
     assert [as_bool("x", v) for v in (False, "false", "FALSE", 0, "no")] == [False] * 5
-    with pytest.raises(InputError, match="register: wanted true or false, came 'maybe'"):
+    with pytest.raises(InputError, match="register: expected true or false, got 'maybe'"):
         as_bool("register", "maybe")
 
 
@@ -122,10 +122,10 @@ def test_the_docs_hold_the_table() -> None:
 def test_a_place_that_cannot_be_written_and_a_device_that_is_not_there_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/run"):
-        with pytest.raises(InputError, match=r"output_dir: wanted a folder, came the file .*/file"):
+        with pytest.raises(InputError, match=r"output_dir: expected a folder, got the file .*/file"):
             check_config({"output_dir": str(tmp_path / place)}, set())
     check_config({"output_dir": str(tmp_path / "new" / "run"), "device": "cpu"}, set())
-    with pytest.raises(InputError, match=r"device: wanted a device of this machine, which has [0-9]+ GPUs, came cuda:99"):
+    with pytest.raises(InputError, match=r"device: expected a device of this machine, which has [0-9]+ GPUs, got cuda:99"):
         check_config({"device": "cuda:99"}, set())
-    with pytest.raises(InputError, match="device: wanted cpu, cuda or cuda:N, came 'gpu'"):
+    with pytest.raises(InputError, match="device: expected cpu, cuda or cuda:N, got 'gpu'"):
         check_config({"device": "gpu"}, set())

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
 from roi_fusion.core.intensity import compand_hu, fusion_sources
@@ -11,6 +10,7 @@ from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import Level, make_scheduler
 from roi_fusion.core.ssim import ssim_map
 from roi_fusion.engine.inferer import SamplingInferer
+from roi_fusion.errors import InputError
 from roi_fusion.values import PREDICTION_CHANNELS
 
 
@@ -35,7 +35,7 @@ NO_BLOOD = (0.3, 0.02)
 
 
 def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
-    raise AssertionError("no pass through the network is wanted")
+    raise AssertionError("no pass through the network is expected")
 
 
 def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bound(net: RoiFusionNet) -> None:
@@ -226,7 +226,7 @@ def test_bad_settings_are_refused(net: RoiFusionNet) -> None:
         with pytest.raises(InputError, match=word):
             RoiGuidance(**wrong)
     image, brain, _ = head()
-    with pytest.raises(InputError, match=r"brain_mask: wanted the grid \(48, 40, 4\) of the image, came \(48, 40, 3\)"):
+    with pytest.raises(InputError, match=r"brain_mask: expected the grid \(48, 40, 4\) of the image, got \(48, 40, 3\)"):
         GuidedDraw(RoiGuidance(), net, image, masks={"brain_mask": brain[..., :3]})
     with pytest.raises(InputError, match="guidance_masks"):
         GuidedDraw(RoiGuidance(), net, image, masks={"skull": brain})

@@ -92,9 +92,9 @@ def test_weights_and_presets() -> None:
         assert float(total) == pytest.approx(float(expected), rel=1e-5)
     assert PRESETS["stroke"] == (1.0, 1.2, 3.0)
     assert RoiFusionLoss("stroke", gamma=0.5).weights["lesion"] == 0.5
-    with pytest.raises(InputError, match=r"preset: wanted one of default, stroke.*came 'strok'"):
+    with pytest.raises(InputError, match=r"preset: expected one of default, stroke.*got 'strok'"):
         RoiFusionLoss("strok")
-    with pytest.raises(InputError, match="beta: wanted a weight of 0 or more, came -1"):
+    with pytest.raises(InputError, match="beta: expected a weight of 0 or more, got -1"):
         RoiFusionLoss(beta=-1)
 
 

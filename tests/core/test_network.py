@@ -84,7 +84,7 @@ def test_the_shipped_size_fits_the_zoo() -> None:
 
 
 def test_bad_widths_are_refused() -> None:
-    with pytest.raises(ValueError, match="channels: wanted four or more positive widths"):
+    with pytest.raises(ValueError, match="channels: expected four or more positive widths"):
         RoiFusionNet(channels=(8, 16))
-    with pytest.raises(ValueError, match="denoiser_channels: wanted three"):
+    with pytest.raises(ValueError, match="denoiser_channels: expected three"):
         RoiFusionNet(denoiser_channels=(8, 16))

@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.schedule import Level, inference_levels, make_scheduler, sample, signal_and_noise
 from roi_fusion.core.target import brain_region, ct_weight, fusion_target, lesion_state
+from roi_fusion.errors import InputError
 
 STEPS = range(1, 51)
 
@@ -98,14 +98,14 @@ def test_one_step_coefficients_on_a_strided_list_leave_noise() -> None:
 
 @pytest.mark.parametrize("steps", [0, -3, 1001, 2.5])
 def test_a_bad_number_of_steps_is_refused(steps: float) -> None:
-    with pytest.raises(InputError, match="num_inference_steps: wanted a whole number from 1 to 1000"):
+    with pytest.raises(InputError, match="num_inference_steps: expected a whole number from 1 to 1000"):
         inference_levels(make_scheduler(), steps)  # type: ignore[arg-type]
 
 
 def test_a_scheduler_that_clips_is_refused() -> None:
     with pytest.raises(InputError, match="clip_sample=False"):
         inference_levels(DDIMScheduler(1000), 4)
-    with pytest.raises(InputError, match="ddim or rflow, came 'ddpm'"):
+    with pytest.raises(InputError, match="ddim or rflow, got 'ddpm'"):
         make_scheduler("ddpm")
 
 

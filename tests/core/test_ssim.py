@@ -67,10 +67,10 @@ def test_the_slope_is_the_gradient_of_the_weighted_sum_by_autograd() -> None:
     weights = torch.rand(1, 2, 21, 17, 2, generator=generator, dtype=torch.float64)
     ssim = FixedReferenceSsim(torch.cat([first, second], dim=1))
     leaf = image.clone().requires_grad_(True)
-    wanted = (ssim(leaf) * weights).sum()
-    wanted.backward()
+    expected = (ssim(leaf) * weights).sum()
+    expected.backward()
     value, gradient, curvature = ssim.slope(image, weights)
-    assert torch.allclose(value, wanted, atol=1e-10)
+    assert torch.allclose(value, expected, atol=1e-10)
     assert leaf.grad is not None
     assert torch.allclose(gradient, leaf.grad, atol=1e-7 * float(leaf.grad.abs().max()))
     assert (curvature > 0).all()
@@ -123,7 +123,7 @@ def test_a_bad_window_is_refused(size: int, sigma: float, word: str) -> None:
 def test_banded_products_equal_scipy_and_their_gradient_is_exact(size: tuple[int, int]) -> None:
     image = torch.randn(2, *size, dtype=torch.float64, requires_grad=True)
     window = _Window(image, 11, 1.5, reflect=True)
-    wanted = gaussian_filter(image.detach().numpy(), (0, 1.5, 1.5), truncate=5 / 1.5, mode="reflect")
-    np.testing.assert_allclose(window(image).detach().numpy(), wanted, atol=1e-10)
+    expected = gaussian_filter(image.detach().numpy(), (0, 1.5, 1.5), truncate=5 / 1.5, mode="reflect")
+    np.testing.assert_allclose(window(image).detach().numpy(), expected, atol=1e-10)
     if size[0] < 10:
         assert torch.autograd.gradcheck(window, (image,))

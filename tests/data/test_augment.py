@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.augment import (
@@ -16,6 +15,7 @@ from roi_fusion.data.augment import (
     RandRegistrationJitterd,
     rigid_resample,
 )
+from roi_fusion.errors import InputError
 
 
 def blob(shape: tuple[int, int, int], centre: tuple[float, float, float], spacing: tuple[float, float, float]) -> torch.Tensor:
@@ -163,7 +163,7 @@ def test_a_head_is_mirrored_left_to_right_whatever_its_slices_are() -> None:
             assert torch.equal(out[key].as_tensor(), volume.as_tensor().flip(axis))
         same = RandMirrord(("image", "label"), prob=0.0)(volumes)
         assert torch.equal(same["image"], volumes["image"])
-    with pytest.raises(InputError, match="mirror: wanted a share from 0 to 1"):
+    with pytest.raises(InputError, match="mirror: expected a share from 0 to 1"):
         RandMirrord(("image",), prob=2.0)
 
 
@@ -203,5 +203,5 @@ def test_a_coil_bias_repeats_by_its_seed_and_leaves_a_missing_mri_alone() -> Non
     assert torch.equal(RandCoilBiasd(prob=0.0)(data)["image"], data["image"])
     missing = {**data, "image": data["image"] * 0}
     assert not bool(first(missing)["image"].any())
-    with pytest.raises(InputError, match=r"came 2\.0, 0\.2"):
+    with pytest.raises(InputError, match=r"got 2\.0, 0\.2"):
         RandCoilBiasd(prob=2.0)

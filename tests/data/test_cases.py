@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, LoadImaged, RandShiftIntensityd
-from roi_fusion.errors import InputError
 from torch.utils.data import DataLoader
 
 from roi_fusion.data.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist, make_splits
 from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 KEYS = ("image", "ct", "label", "brain", "bone")
@@ -61,7 +61,7 @@ def test_cases_are_found_with_what_they_have(dataset: Path) -> None:
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dataset_dir: wanted a folder of cases, found no folder"):
+    with pytest.raises(InputError, match="dataset_dir: expected a folder of cases, found no folder"):
         find_cases(tmp_path / "none")
     with pytest.raises(InputError, match=r"with mri\.nii\.gz and ct\.nii\.gz, found 0 folders"):
         find_cases(tmp_path)
@@ -98,18 +98,18 @@ def test_text_splits_are_read(dataset: Path) -> None:
     (dataset / "splits" / "train.txt").write_text("c01\nc02\n")
     (dataset / "splits" / "val.txt").write_text("c03\n")
     assert [c["case"] for c in load_datalist(dataset, "train")] == ["c01", "c02"]
-    with pytest.raises(InputError, match="at least one case in the test split, came 10 cases and none in it"):
+    with pytest.raises(InputError, match="at least one case in the test split, got 10 cases and none in it"):
         load_datalist(dataset, "test")
-    with pytest.raises(InputError, match="split: wanted train, val or test, came 'dev'"):
+    with pytest.raises(InputError, match="split: expected train, val or test, got 'dev'"):
         load_datalist(dataset, "dev")
 
 
 def test_a_broken_splits_file_is_refused(dataset: Path) -> None:
     (dataset / "splits.json").write_text("[1, 2")
-    with pytest.raises(InputError, match=r"splits\.json: wanted"):
+    with pytest.raises(InputError, match=r"splits\.json: expected"):
         load_datalist(dataset, "train")
     (dataset / "splits.json").write_text('{"train": "all"}')
-    with pytest.raises(InputError, match=r"splits\.json: wanted"):
+    with pytest.raises(InputError, match=r"splits\.json: expected"):
         load_datalist(dataset, "train")
 
 
@@ -117,11 +117,11 @@ def test_a_case_in_two_parts_is_refused(dataset: Path) -> None:
     (dataset / "splits").mkdir()
     for part, names in (("train", "c01\nc02\n"), ("val", "c03\n"), ("test", "c04\nc01\n")):
         (dataset / "splits" / f"{part}.txt").write_text(names)
-    with pytest.raises(InputError, match=r"splits/test\.txt: wanted each case in one part, came c01 in train and in test"):
+    with pytest.raises(InputError, match=r"splits/test\.txt: expected each case in one part, got c01 in train and in test"):
         load_datalist(dataset, "val")
     write_json(dataset / "splits.json", {"train": ["c01", "c02"], "val": ["c02"], "test": ["c03"]})
     for part in ("train", "val", "test"):
-        with pytest.raises(InputError, match=r"splits\.json: wanted each case in one part, came c02 in train and in val"):
+        with pytest.raises(InputError, match=r"splits\.json: expected each case in one part, got c02 in train and in val"):
             load_datalist(dataset, part)
 
 
@@ -152,32 +152,32 @@ def break_cases(dataset: Path) -> dict[str, str]:
     nib.save(nib.Nifti1Image(mri, np.eye(4)), dataset / "c03" / "mri.nii.gz")
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 2, 3), np.float32), np.eye(4)), dataset / "c04" / "mri.nii.gz")
     return {
-        "c00": "wanted its CT at",
-        "c01": "mri.nii.gz: wanted a readable volume",
-        "c02": "ct.nii.gz: wanted a readable volume",
-        "c03": "mri.nii.gz: wanted finite values",
-        "c04": "mri.nii.gz: wanted a 3-D MRI, came shape [4, 4, 2, 3]",
+        "c00": "expected its CT at",
+        "c01": "mri.nii.gz: expected a readable volume",
+        "c02": "ct.nii.gz: expected a readable volume",
+        "c03": "mri.nii.gz: expected finite values",
+        "c04": "mri.nii.gz: expected a 3-D MRI, got shape [4, 4, 2, 3]",
     }
 
 
 def test_a_bad_case_never_stops_the_others_in_training(dataset: Path) -> None:
-    wanted = break_cases(dataset)
+    expected = break_cases(dataset)
     found = CaseDataset(load_datalist(dataset), loading(RandShiftIntensityd("image", 1.0, prob=1.0)), progress=False)
     assert len(found) == 5
     assert [found[i]["case"] for i in range(5)] == ["c05", "c06", "c07", "c08", "c09"]
-    assert set(found.errors) == set(wanted)
-    for case, sentence in wanted.items():
+    assert set(found.errors) == set(expected)
+    for case, sentence in expected.items():
         assert sentence in found.errors[case]
         assert "\n" not in found.errors[case]
 
 
 def test_a_bad_case_never_stops_the_others_in_inference(dataset: Path) -> None:
-    wanted = break_cases(dataset)
+    expected = break_cases(dataset)
     found = CaseDataset(load_datalist(dataset), loading(), cache=False, progress=False)
     assert not found.errors  # nothing is loaded yet
     batches = [collate_cases([found[i]]) for i in range(len(found))]
     assert ["image" in b for b in batches] == [False] * 5 + [True] * 5
-    assert set(found.errors) == set(wanted)
+    assert set(found.errors) == set(expected)
     loader = DataLoader(found, batch_size=1, num_workers=1, collate_fn=collate_cases)
     told = {k: v for batch in loader for k, v in batch.get("refused", {}).items()}
     assert told == found.errors  # a worker has its own copy of the data set: the sentences come with the batches
@@ -187,13 +187,13 @@ def test_a_name_without_a_folder_is_refused_and_not_lost(dataset: Path) -> None:
     write_json(dataset / "splits.json", {"train": ["c01", "c77"], "val": ["c02"], "test": ["c03"]})
     found = CaseDataset(load_datalist(dataset, "train"), loading(), progress=False)
     assert len(found) == 1
-    assert "c77: wanted mri.nii.gz and ct.nii.gz" in found.errors["c77"]
+    assert "c77: expected mri.nii.gz and ct.nii.gz" in found.errors["c77"]
 
 
 def test_no_usable_case_at_all_is_one_sentence(dataset: Path) -> None:
     for n in range(10):
         (dataset / f"c{n:02d}" / "mri.nii.gz").write_text("broken")
-    with pytest.raises(InputError, match="wanted at least one usable case, came none"):
+    with pytest.raises(InputError, match="expected at least one usable case, got none"):
         CaseDataset(load_datalist(dataset), loading(), progress=False)
 
 
@@ -229,9 +229,9 @@ def test_random_transforms_leave_the_cache_alone(small_dataset: Path) -> None:
 def test_a_single_pair_and_its_faults(dataset: Path) -> None:
     mri, ct = (str(dataset / "c01" / f"{n}.nii.gz") for n in ("mri", "ct"))
     assert inference_datalist("unused", mri=mri, ct=ct) == [{"image": mri, "ct": ct}]
-    with pytest.raises(InputError, match="wanted both files of a pair, came only mri"):
+    with pytest.raises(InputError, match="expected both files of a pair, got only mri"):
         inference_datalist("unused", mri=mri)
-    with pytest.raises(InputError, match=r"x\.nii\.gz: wanted a volume, found no such file"):
+    with pytest.raises(InputError, match=r"x\.nii\.gz: expected a volume, found no such file"):
         inference_datalist("unused", mri="x.nii.gz", ct=ct)
     shutil.rmtree(dataset / "c01")
     assert len(inference_datalist(dataset)) == 9

@@ -7,11 +7,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from roi_fusion.errors import InputError
 
 from raw_layouts import dicom_series, save
 from roi_fusion.data.grids import shear_mm
 from roi_fusion.data.io import Volume, check_pair, looks_like_ct, read_volume, scan_dicom
+from roi_fusion.errors import InputError
 
 itk = pytest.importorskip("itk")
 
@@ -43,7 +43,7 @@ def test_slope_and_intercept_of_an_mri(tmp_path: Path) -> None:
 def test_a_missing_slice_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
     files = dicom_series(tmp_path, ct, AFFINE, "CT")
     files[4].unlink()
-    with pytest.raises(InputError, match=r"wanted evenly spaced slices, came a step of 10.00 mm where the others are 5.00 mm"):
+    with pytest.raises(InputError, match=r"expected evenly spaced slices, got a step of 10.00 mm where the others are 5.00 mm"):
         read_volume(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_a_tilted_gantry_is_corrected(ct: np.ndarray, tmp_path: Path) -> None:
 
 def test_a_localiser_and_other_series_are_told(ct: np.ndarray, tmp_path: Path) -> None:
     dicom_series(tmp_path, ct, AFFINE, "CT", description="Topogram 0.6")
-    with pytest.raises(InputError, match=r"wanted one DICOM series with a volume, came 0 .*a localiser"):
+    with pytest.raises(InputError, match=r"expected one DICOM series with a volume, got 0 .*a localiser"):
         read_volume(tmp_path)
     three_planes = tmp_path / "planes"
     for number, turn in enumerate(((0, 1, 2), (2, 0, 1))):
@@ -86,7 +86,7 @@ def test_of_two_b_values_the_higher_is_taken_and_other_repeats_are_refused(tmp_p
         header = pydicom.dcmread(file)
         del header.DiffusionBValue
         header.save_as(file)
-    with pytest.raises(InputError, match="wanted each slice position once, came positions that repeat"):
+    with pytest.raises(InputError, match="expected each slice position once, got positions that repeat"):
         read_volume(tmp_path)
 
 
@@ -106,18 +106,18 @@ def test_no_orientation_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
     image.header["sform_code"] = image.header["qform_code"] = 0  # type: ignore[attr-defined]
     bare = nib.Nifti1Image(ct, None)
     nib.save(bare, path)
-    with pytest.raises(InputError, match=r"wanted an orientation \(sform or qform\), came none"):
+    with pytest.raises(InputError, match=r"expected an orientation \(sform or qform\), got none"):
         read_volume(path)
     nrrd = tmp_path / "x.nrrd"
     nrrd.write_bytes(b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nendian: little\n\n" + bytes(16))
-    with pytest.raises(InputError, match=r"wanted an orientation \(space directions"):
+    with pytest.raises(InputError, match=r"expected an orientation \(space directions"):
         read_volume(nrrd)
 
 
 def test_what_is_no_volume_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
     for name, content, sentence in (
-        ("x.nii.gz", b"not gzip", "wanted a readable volume"),
-        ("x.mha", b"ObjectType = Image\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n", "wanted a readable volume"),
+        ("x.nii.gz", b"not gzip", "expected a readable volume"),
+        ("x.mha", b"ObjectType = Image\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n", "expected a readable volume"),
         ("x.txt", b"", "another ending"),
     ):
         (tmp_path / name).write_bytes(content)
@@ -125,17 +125,17 @@ def test_what_is_no_volume_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
             read_volume(tmp_path / name)
     with pytest.raises(InputError, match="found no such file"):
         read_volume(tmp_path / "none.nii")
-    with pytest.raises(InputError, match="wanted a 3-D volume, came shape"):
+    with pytest.raises(InputError, match="expected a 3-D volume, got shape"):
         read_volume(save(tmp_path / "t.nii.gz", np.stack([ct, ct], -1), AFFINE))
     bad = ct.astype(np.float32)
     bad[0, 0, :4] = np.nan
-    with pytest.raises(InputError, match="came 4 NaN"):
+    with pytest.raises(InputError, match="got 4 NaN"):
         read_volume(save(tmp_path / "n.nii.gz", bad, AFFINE))
 
 
 def test_a_16_bit_overflow_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(ct.astype(np.uint16), AFFINE), tmp_path / "x.nii.gz")  # air at 64536
-    with pytest.raises(InputError, match=r"wanted values that fit their 16 bits, came .* an overflow"):
+    with pytest.raises(InputError, match=r"expected values that fit their 16 bits, got .* an overflow"):
         read_volume(tmp_path / "x.nii.gz")
 
 
@@ -150,11 +150,11 @@ def test_pairs_are_checked(ct: np.ndarray) -> None:
     assert looks_like_ct(good)
     assert not looks_like_ct(mri)
     check_pair(*volumes(mri, good))
-    with pytest.raises(InputError, match=r"m\.nii: wanted the MRI, came values of a CT: MRI and CT \(c\.nii\) look swapped"):
+    with pytest.raises(InputError, match=r"m\.nii: expected the MRI, got values of a CT: MRI and CT \(c\.nii\) look swapped"):
         check_pair(*volumes(good, mri))
-    with pytest.raises(InputError, match=r"m\.nii: wanted the MRI, came values of a CT like c\.nii"):
+    with pytest.raises(InputError, match=r"m\.nii: expected the MRI, got values of a CT like c\.nii"):
         check_pair(*volumes(good, good))
-    with pytest.raises(InputError, match=r"c\.nii: wanted CT in HU \(air"):
+    with pytest.raises(InputError, match=r"c\.nii: expected CT in HU \(air"):
         check_pair(*volumes(mri, (good + 1000) / 20))
     with pytest.raises(InputError, match="16-bit overflow"):
         check_pair(*volumes(mri, np.where(good > 500, 40_000, good)))
@@ -162,5 +162,5 @@ def test_pairs_are_checked(ct: np.ndarray) -> None:
     mri_volume, ct_volume = volumes(mri, padded)
     check_pair(mri_volume, ct_volume)
     assert ct_volume.array.min() == -1024
-    with pytest.raises(InputError, match="wanted the CT, came a series of modality MRI"):
+    with pytest.raises(InputError, match="expected the CT, got a series of modality MRI"):
         check_pair(Volume(mri, AFFINE, "m"), Volume(good, AFFINE, "c", modality="mr"))

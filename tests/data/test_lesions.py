@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
 from conftest import shared
 from roi_fusion.data.atlas import mni_tissue
 from roi_fusion.data.lesions import MNI_BOX, PackedLesions, parse_range, procedural_lesion
+from roi_fusion.errors import InputError
 
 
 def pack(path: Path, masks: list[np.ndarray], lowers: list[tuple[int, int, int]], affine: np.ndarray) -> None:
@@ -62,7 +62,7 @@ def test_procedural_lesions_are_mostly_small_and_lie_in_tissue() -> None:
 
 @pytest.mark.parametrize("text", ["5", "a:b", "3:3", "-1:4", "0:11", ""])
 def test_a_bad_range_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="lesion_ids: wanted"):
+    with pytest.raises(InputError, match="lesion_ids: expected"):
         parse_range(text, 10)
     assert parse_range(None, 10) == (0, 10)
     assert parse_range("2:10", 10) == (2, 10)
@@ -72,8 +72,8 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         PackedLesions(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("not a lesion file")
-    with pytest.raises(InputError, match="wanted a packed lesion file"):
+    with pytest.raises(InputError, match="expected a packed lesion file"):
         PackedLesions(tmp_path / "text.npz")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    with pytest.raises(InputError, match="wanted a packed lesion file"):
+    with pytest.raises(InputError, match="expected a packed lesion file"):
         PackedLesions(tmp_path / "other.npz")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from roi_fusion.errors import InputError
 
 from roi_fusion.data import registration
 from roi_fusion.data.registration import Registration, read_transform, register, write_transform
 from roi_fusion.data.transforms.geometry import MatchGridd, RegisterToReferenced
+from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import CONTRASTS, PhantomConfig
 from unregistered import Pair, draw_pair, random_pose
 
@@ -73,12 +73,12 @@ def test_worse_than_before_is_refused(pair: Pair, found: Registration, monkeypat
     away[:3, 3] = (25, 0, 0)
     monkeypatch.setattr(registration, "_search", lambda mri, ct: np.eye(4))
     monkeypatch.setattr(registration, "_refine", lambda *a, **k: away)
-    with pytest.raises(InputError, match=r"registration: wanted a pose better than the given one, came mutual information"):
+    with pytest.raises(InputError, match=r"registration: expected a pose better than the given one, got mutual information"):
         register(pair.mri, pair.mri_affine, pair.ct, np.linalg.inv(found.matrix) @ pair.ct_affine)
 
 
 def test_no_head_is_refused(pair: Pair) -> None:
-    with pytest.raises(InputError, match="CT: wanted a head to register"):
+    with pytest.raises(InputError, match="CT: expected a head to register"):
         register(pair.mri, pair.mri_affine, np.full((20, 20, 5), -1000), pair.ct_affine)
 
 
@@ -122,7 +122,7 @@ def test_the_transform_moves_the_ct_and_what_lies_on_it(
 
 def test_the_transform_wants_an_orientation(pair: Pair) -> None:
     blank = MetaTensor(torch.zeros(1, 4, 4, 4), meta={"sform_code": 0, "qform_code": 0, "filename_or_obj": "x.nii.gz"})
-    with pytest.raises(InputError, match=r"x\.nii\.gz: wanted an orientation"):
+    with pytest.raises(InputError, match=r"x\.nii\.gz: expected an orientation"):
         RegisterToReferenced("ct")({"image": blank, "ct": blank})
 
 

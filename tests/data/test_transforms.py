@@ -11,7 +11,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged
-from roi_fusion.errors import InputError
 from scipy.spatial.transform import Rotation
 
 from roi_fusion.core.intensity import IntensityMap
@@ -20,6 +19,7 @@ from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
 from roi_fusion.data.transforms.intensity import CompandHUd
 from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, FillUnknownLabeld
 from roi_fusion.data.transforms.masks import HeadMaskd, RoiMasksd
+from roi_fusion.errors import InputError
 
 RNG = np.random.default_rng(0)
 
@@ -63,11 +63,11 @@ class TestCompleteCase:
         assert alone["case"] == "1.2.840"
 
     def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"a_mri\.nii\.gz: wanted its CT at .*a_ct\.nii\.gz, found no such file"):
+        with pytest.raises(InputError, match=r"a_mri\.nii\.gz: expected its CT at .*a_ct\.nii\.gz, found no such file"):
             CompleteCased()({"image": str(tmp_path / "a_mri.nii.gz")})
         with pytest.raises(InputError, match="only files named"):
             CompleteCased()({"image": str(tmp_path / "flair.nii.gz")})
-        with pytest.raises(InputError, match=r"wanted mri\.nii\.gz and ct\.nii\.gz, found no mri\.nii\.gz and ct\.nii\.gz"):
+        with pytest.raises(InputError, match=r"expected mri\.nii\.gz and ct\.nii\.gz, found no mri\.nii\.gz and ct\.nii\.gz"):
             CompleteCased()({"case": "x", "folder": str(tmp_path)})
 
 
@@ -84,18 +84,18 @@ class TestCheckVolumes:
     @pytest.mark.parametrize(
         ("key", "array", "sentence"),
         [
-            ("image", np.full((6, 6, 3), 7.0), "a.nii.gz: wanted a MRI with contrast, came one constant value (7)"),
+            ("image", np.full((6, 6, 3), 7.0), "a.nii.gz: expected a MRI with contrast, got one constant value (7)"),
             (
                 "image",
                 np.array([[[1.0, np.nan], [0.0, np.inf]]]),
-                "a.nii.gz: wanted finite values, came a MRI with 2 NaN or infinite",
+                "a.nii.gz: expected finite values, got a MRI with 2 NaN or infinite",
             ),
-            ("ct", np.linspace(0, 1, 8).reshape(2, 2, 2), "CT in HU (air near -1000, bone above 300), came values from 0 to 1"),
-            ("ct", np.linspace(0, 4095, 8).reshape(2, 2, 2), "came values from 0 to 4095"),
-            ("ct", np.linspace(-1, 1.5, 8).reshape(2, 2, 2), "came values from -1 to 1.5"),
-            ("label", np.linspace(0, 1, 8).reshape(2, 2, 2), "wanted a lesion mask of 0 and 1, came values 0, 0.14"),
-            ("brain", np.zeros((4, 4, 2)), "wanted at least one voxel in the brain mask, came an empty one"),
-            ("bone", np.zeros((4, 4, 2)), "wanted at least one voxel in the bone mask"),
+            ("ct", np.linspace(0, 1, 8).reshape(2, 2, 2), "CT in HU (air near -1000, bone above 300), got values from 0 to 1"),
+            ("ct", np.linspace(0, 4095, 8).reshape(2, 2, 2), "got values from 0 to 4095"),
+            ("ct", np.linspace(-1, 1.5, 8).reshape(2, 2, 2), "got values from -1 to 1.5"),
+            ("label", np.linspace(0, 1, 8).reshape(2, 2, 2), "expected a lesion mask of 0 and 1, got values 0, 0.14"),
+            ("brain", np.zeros((4, 4, 2)), "expected at least one voxel in the brain mask, got an empty one"),
+            ("bone", np.zeros((4, 4, 2)), "expected at least one voxel in the bone mask"),
         ],
     )
     def test_bad_ones_are_refused_in_one_sentence(self, key: str, array: np.ndarray, sentence: str) -> None:
@@ -106,9 +106,9 @@ class TestCheckVolumes:
         assert "\n" not in str(e.value)
 
     def test_four_and_two_dimensions_are_refused(self) -> None:
-        with pytest.raises(InputError, match=r"wanted a 3-D MRI, came shape \[4, 4, 2, 3\]"):
+        with pytest.raises(InputError, match=r"expected a 3-D MRI, got shape \[4, 4, 2, 3\]"):
             CheckVolumesd("image")({"image": MetaTensor(torch.rand(3, 4, 4, 2))})
-        with pytest.raises(InputError, match=r"wanted a 3-D CT, came shape \[4, 4\]"):
+        with pytest.raises(InputError, match=r"expected a 3-D CT, got shape \[4, 4\]"):
             CheckVolumesd("ct")({"ct": MetaTensor(torch.rand(1, 4, 4))})
 
     def test_an_empty_lesion_mask_is_a_brain_without_lesion(self) -> None:
@@ -174,10 +174,10 @@ class TestMatchGrid:
             "image": meta(RNG.random((8, 8, 3)), filename_or_obj="m.nii"),
             "ct": meta(RNG.random((8, 8, 3)), far, filename_or_obj="c.nii"),
         }
-        with pytest.raises(InputError, match=r"c\.nii: wanted a field of view that overlaps m\.nii, came an overlap of 0 %"):
+        with pytest.raises(InputError, match=r"c\.nii: expected a field of view that overlaps m\.nii, got an overlap of 0 %"):
             MatchGridd("ct")(data)
         data["ct"] = meta(RNG.random((9, 8, 3)), filename_or_obj="c.nii", sform_code=0, qform_code=0)
-        with pytest.raises(InputError, match=r"c\.nii: wanted an orientation .*\(9, 8, 3\) and \(8, 8, 3\)\), came none"):
+        with pytest.raises(InputError, match=r"c\.nii: expected an orientation .*\(9, 8, 3\) and \(8, 8, 3\)\), got none"):
             MatchGridd("ct")(data)
 
 
@@ -245,11 +245,11 @@ def test_head_and_regions_are_added() -> None:
 
 def test_no_head_and_no_brain_are_refused() -> None:
     air = np.full((24, 24, 5), -1000.0)
-    with pytest.raises(InputError, match="wanted a head, came 0 voxels"):
+    with pytest.raises(InputError, match="expected a head, got 0 voxels"):
         HeadMaskd()({"image": meta(RNG.random((24, 24, 5))), "ct": meta(air)})
     block = air.copy()
     block[4:20, 4:20] = 900
-    with pytest.raises(InputError, match="wanted a brain inside the skull"):
+    with pytest.raises(InputError, match="expected a brain inside the skull"):
         RoiMasksd()(HeadMaskd()({"image": meta(RNG.random((24, 24, 5))), "ct": meta(block)}))
 
 

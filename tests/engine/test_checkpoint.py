@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
-from roi_fusion.errors import InputError
 
 from roi_fusion.engine.checkpoint import load_weights, prepare_folder, prepare_training
+from roi_fusion.errors import InputError
 
 
 def net(width: int = 3) -> torch.nn.Module:
@@ -37,20 +37,20 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(tmp_path: Path) -> 
 
     assert "found no such file" in sentence(tmp_path / "none.pt")
     torch.save(net(4).state_dict(), tmp_path / "other.pt")
-    assert "came another's (0 missing, 0 unknown, 2 of other shape, first bias)" in sentence(tmp_path / "other.pt")
+    assert "got another's (0 missing, 0 unknown, 2 of other shape, first bias)" in sentence(tmp_path / "other.pt")
     torch.save(torch.nn.Conv2d(1, 1, 1, bias=False).state_dict() | {"x": torch.zeros(1)}, tmp_path / "extra.pt")
     assert "1 missing, 1 unknown" in sentence(tmp_path / "extra.pt")
     data = (tmp_path / "other.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
     assert "cannot be read" in sentence(tmp_path / "cut.pt")
     (tmp_path / "text.pt").write_text("hello")
-    assert "wanted weights of this network" in sentence(tmp_path / "text.pt")
+    assert "expected weights of this network" in sentence(tmp_path / "text.pt")
     torch.save({"weight": Path("x")}, tmp_path / "pickled.pt")
     assert "pickled objects" in sentence(tmp_path / "pickled.pt")
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"weight": print}))
     assert "pickled objects" in sentence(tmp_path / "evil.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "wanted a state_dict of tensors, came list" in sentence(tmp_path / "list.pt")
+    assert "expected a state_dict of tensors, got list" in sentence(tmp_path / "list.pt")
 
 
 def trainer(epochs: int = 3) -> tuple[SupervisedTrainer, dict]:
@@ -83,19 +83,19 @@ def test_a_training_is_continued(tmp_path: Path) -> None:
 
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
     engine, objects = trainer(2)
-    with pytest.raises(InputError, match=r"last\.pt: wanted a checkpoint to resume \(last\.pt\), found no such file"):
+    with pytest.raises(InputError, match=r"last\.pt: expected a checkpoint to resume \(last\.pt\), found no such file"):
         prepare_training(engine, tmp_path, str(tmp_path / "last.pt"), None, objects, [])
     torch.save(net().state_dict(), tmp_path / "model.pt")
-    with pytest.raises(InputError, match="came a file without model, optimizer, trainer"):
+    with pytest.raises(InputError, match="got a file without model, optimizer, trainer"):
         prepare_training(engine, tmp_path, str(tmp_path / "model.pt"), None, objects, [])
     prepare_training(engine, tmp_path, None, None, objects, [])
     engine.run()
     done, same = trainer(2)
-    with pytest.raises(InputError, match="wanted an unfinished training, came one of 2 epochs with max_epochs 2"):
+    with pytest.raises(InputError, match="expected an unfinished training, got one of 2 epochs with max_epochs 2"):
         prepare_training(done, tmp_path, str(tmp_path / "last.pt"), None, same, [])
     other, objects = trainer(9)
     objects["model"] = net(7)
-    with pytest.raises(InputError, match="wanted a checkpoint of this training, came another"):
+    with pytest.raises(InputError, match="expected a checkpoint of this training, got another"):
         prepare_training(other, tmp_path, str(tmp_path / "last.pt"), None, objects, [])
 
 

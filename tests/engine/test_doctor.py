@@ -134,22 +134,22 @@ def test_missing_numbers_are_findings_and_never_zeros() -> None:
 def test_a_history_with_gaps_is_refused() -> None:
     rows = healthy(12)
     del rows[5]
-    with pytest.raises(InputError, match="wanted every epoch once from 1 to 12, came epoch 7 behind 5"):
+    with pytest.raises(InputError, match="expected every epoch once from 1 to 12, got epoch 7 behind 5"):
         diagnose(Chart(rows))
-    with pytest.raises(InputError, match="came epoch 3 behind 3"):
+    with pytest.raises(InputError, match="got epoch 3 behind 3"):
         diagnose(Chart([*healthy(3), *healthy(3)[2:]]))
 
 
 def test_a_folder_of_no_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="wanted the folder of a training, found no folder"):
+    with pytest.raises(InputError, match="expected the folder of a training, found no folder"):
         read_chart(tmp_path / "none")
-    with pytest.raises(InputError, match="wanted the history of a training"):
+    with pytest.raises(InputError, match="expected the history of a training"):
         read_chart(tmp_path)
     (tmp_path / "history.jsonl").write_text("")
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: wanted JSON"):
+    with pytest.raises(InputError, match=r"run\.json: expected JSON"):
         read_chart(tmp_path)
-    with pytest.raises(InputError, match="stop_on: wanted never or critical, came 'always'"):
+    with pytest.raises(InputError, match="stop_on: expected never or critical, got 'always'"):
         Doctor(tmp_path, None, None, None, stop_on="always")
 
 

@@ -92,7 +92,7 @@ def test_only_masks_of_the_case_guide(caplog: pytest.LogCaptureFixture) -> None:
     assert set(masks) == {"bone_mask", "lesion_mask"}
     assert "no brain_mask.nii.gz to guide by" in caplog.text
     assert set(CasePreparer("bone_mask")(batch)[3]["masks"]) == {"bone_mask"}
-    with pytest.raises(InputError, match="guidance_masks: wanted names of brain_mask, bone_mask, lesion_mask, came 'skull'"):
+    with pytest.raises(InputError, match="guidance_masks: expected names of brain_mask, bone_mask, lesion_mask, got 'skull'"):
         CasePreparer("skull")
 
 

@@ -52,7 +52,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_component_and_files() -> None
     engine.state.batch = {
         "image": MetaTensor(torch.rand(2, 1), meta={"filename_or_obj": ["d/c1/mri.nii.gz", "d/c2/mri.nii.gz"]})
     }
-    with pytest.raises(InputError, match=r"came bone not finite for the batch of d/c1/mri\.nii\.gz, d/c2/mri\.nii\.gz"):
+    with pytest.raises(InputError, match=r"got bone not finite for the batch of d/c1/mri\.nii\.gz, d/c2/mri\.nii\.gz"):
         NonFiniteGuard(loss)(engine)
     engine.state.output = {"loss": torch.tensor(1.0)}
     NonFiniteGuard(loss)(engine)
@@ -138,10 +138,10 @@ def test_history_is_one_line_an_epoch_and_a_resume_drops_what_it_repeats(tmp_pat
 
 
 def test_a_broken_or_missing_history_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="wanted the history of a training, found no such file"):
+    with pytest.raises(InputError, match="expected the history of a training, found no such file"):
         read_history(tmp_path)
     (tmp_path / "history.jsonl").write_text('{"epoch": 1}\nnonsense\n{"epoch": 3}\n')
-    with pytest.raises(InputError, match="wanted one JSON object with an epoch in line 2, came 'nonsense'"):
+    with pytest.raises(InputError, match="expected one JSON object with an epoch in line 2, got 'nonsense'"):
         read_history(tmp_path)
 
 

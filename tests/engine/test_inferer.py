@@ -5,7 +5,6 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.network import RoiFusionNet
@@ -13,6 +12,7 @@ from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.uncertainty import entropy_bits
 from roi_fusion.engine.inferer import SamplingInferer
 from roi_fusion.engine.training import DenoisingModel, make_ema
+from roi_fusion.errors import InputError
 from roi_fusion.values import PREDICTION_CHANNELS
 
 
@@ -89,7 +89,7 @@ def test_it_finds_the_network_inside_its_wrappers_and_keeps_meta_data(net: RoiFu
     assert isinstance(out, MetaTensor)
     assert out.meta["filename_or_obj"] == "a.nii.gz"
     assert not out.is_inference()
-    with pytest.raises(InputError, match="wanted a RoiFusionNet, came Linear"):
+    with pytest.raises(InputError, match="expected a RoiFusionNet, got Linear"):
         inferer(image, torch.nn.Linear(1, 1))
 
 

@@ -16,13 +16,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 import roi_fusion
 from conftest import BUNDLE
 from roi_fusion.core.network import OUTPUT_CHANNELS, RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
 from roi_fusion.engine.prediction import Predictor, prepare
+from roi_fusion.errors import InputError
 
 SMALL = {"network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6]}
 FAST = {**SMALL, "num_inference_steps": 2, "num_samples": 2, "device": "cpu"}
@@ -143,12 +143,12 @@ def test_prepare_gives_what_exported_models_take(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"mri_path": "absent.nii.gz"}, "wanted a volume, found no such file"),
-        ({"checkpoint": "absent.pt"}, "wanted weights of this network, found no such file"),
-        ({"num_samples": 0}, "num_samples: wanted a whole number of 1 or more"),
-        ({"num_step": 3}, "num_step: wanted a knob .* did you mean"),
-        ({"bundle_root": "absent"}, "wanted the bundle's inference config, found no such file"),
-        ({"output_dir": __file__}, "output_dir: wanted a folder, came the file"),
+        ({"mri_path": "absent.nii.gz"}, "expected a volume, found no such file"),
+        ({"checkpoint": "absent.pt"}, "expected weights of this network, found no such file"),
+        ({"num_samples": 0}, "num_samples: expected a whole number of 1 or more"),
+        ({"num_step": 3}, "num_step: expected a knob .* did you mean"),
+        ({"bundle_root": "absent"}, "expected the bundle's inference config, found no such file"),
+        ({"output_dir": __file__}, "output_dir: expected a folder, got the file"),
     ],
 )
 def test_bad_input_is_one_sentence(bundle: Path, tiny_dataset: Path, changes: dict, sentence: str) -> None:
@@ -161,7 +161,7 @@ def test_bad_input_is_one_sentence(bundle: Path, tiny_dataset: Path, changes: di
 def test_a_broken_volume_is_one_sentence(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     ct = pair(tiny_dataset)[1]
     (tmp_path / "mri.nii.gz").write_bytes(b"no nifti")
-    with pytest.raises(InputError, match=r"mri\.nii\.gz: wanted a readable volume"):
+    with pytest.raises(InputError, match=r"mri\.nii\.gz: expected a readable volume"):
         roi_fusion.predict(tmp_path / "mri.nii.gz", ct, bundle_root=bundle, **FAST)
 
 

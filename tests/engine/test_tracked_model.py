@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 from conftest import BUNDLE
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
 from roi_fusion.engine.tracked_model import FusionModel
 from roi_fusion.engine.tracking import bundle_copy
+from roi_fusion.errors import InputError
 
 NETWORK = {
     "_target_": "roi_fusion.core.network.RoiFusionNet",
@@ -54,12 +54,14 @@ def test_two_file_paths_become_result_files(model: tuple, tiny_dataset: Path, tm
 
 
 def test_bad_pairs_are_one_sentence(model: tuple, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="model_input: wanted the columns mri and ct, came image"):
+    with pytest.raises(InputError, match="model_input: expected the columns mri and ct, got image"):
         model[0].predict(model[1], pd.DataFrame([{"image": "x"}]))
-    with pytest.raises(InputError, match=r"no\.nii\.gz: wanted a volume, found no such file"):
+    with pytest.raises(InputError, match=r"no\.nii\.gz: expected a volume, found no such file"):
         model[0].predict(model[1], pd.DataFrame([{"mri": str(tmp_path / "no.nii.gz"), "ct": "x"}]))
 
 
 def test_a_training_without_weights_is_not_registered(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"register_model: wanted best weights at .*, found none \(was there a validation\?\)"):
+    with pytest.raises(
+        InputError, match=r"register_model: expected best weights at .*, found none \(was there a validation\?\)"
+    ):
         bundle_copy(BUNDLE, tmp_path, tmp_path / "copy")

@@ -209,8 +209,8 @@ def test_every_knob_is_a_param_and_the_tags_say_where_it_comes_from(tracked: tup
 
 
 def test_search_finds_runs_by_metric_param_and_tag(server: str, tracked: tuple[Any, Path]) -> None:
-    wanted = "params.seed = '5' and tags.seed = '5' and metrics.val_brain_ssim > 0 and attributes.status = 'FINISHED'"
-    assert [r.info.run_id for r in runs(server, filter_string=wanted)] == [tracked[0].info.run_id]
+    expected = "params.seed = '5' and tags.seed = '5' and metrics.val_brain_ssim > 0 and attributes.status = 'FINISHED'"
+    assert [r.info.run_id for r in runs(server, filter_string=expected)] == [tracked[0].info.run_id]
 
 
 def test_previews_weights_and_documents_are_artifacts(server: str, tracked: tuple[Any, Path], tmp_path: Path) -> None:
@@ -326,5 +326,5 @@ def test_a_missing_mlflow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
         raise ImportError("mlflow")
 
     monkeypatch.setattr("monai.handlers.MLFlowHandler.__init__", absent)
-    with pytest.raises(InputError, match="wanted mlflow, which is not installed: pip install mlflow"):
+    with pytest.raises(InputError, match="expected mlflow, which is not installed: pip install mlflow"):
         TrackingHandler(tmp_path, None, BUNDLE)

@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 from monai.data import MetaTensor
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.target import ct_weight, fusion_target, lesion_state
 from roi_fusion.engine.training import DenoisingModel, TrainingInferer, make_ema, plan_learning_rate, prepare_batch
+from roi_fusion.errors import InputError
 
 
 def batch(count: int = 6) -> dict:
@@ -80,7 +80,7 @@ def test_precision_is_bfloat16_only_where_asked() -> None:
     assert not torch.equal(full, half)
     assert half.dtype == torch.float32
     assert torch.allclose(full, half, atol=0.2)
-    with pytest.raises(InputError, match="precision: wanted one of auto, bf16, fp32, came 'fp16'"):
+    with pytest.raises(InputError, match="precision: expected one of auto, bf16, fp32, got 'fp16'"):
         DenoisingModel(net, "fp16")
 
 

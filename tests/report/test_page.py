@@ -51,7 +51,7 @@ def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_da
     for name in ("phantom_0000", "phantom_0001"):
         result(tmp_path, tiny_dataset, name)
     write_tables(tmp_path, rows())
-    (tmp_path / "errors.json").write_text(json.dumps({"bad": "bad/mri.nii.gz: wanted <finite> values"}))
+    (tmp_path / "errors.json").write_text(json.dumps({"bad": "bad/mri.nii.gz: expected <finite> values"}))
     history = [
         {
             "epoch": e,
@@ -106,12 +106,12 @@ def test_any_orientation_is_drawn(codes: tuple[str, str, str], tmp_path: Path, t
 
 
 def test_what_cannot_be_shown_is_said(tmp_path: Path, tiny_dataset: Path) -> None:
-    with pytest.raises(InputError, match="wanted a folder of results or of a training, found neither"):
+    with pytest.raises(InputError, match="expected a folder of results or of a training, found neither"):
         write_report(tmp_path)
-    with pytest.raises(InputError, match="wanted the summary of an evaluation"):
+    with pytest.raises(InputError, match="expected the summary of an evaluation"):
         metrics_text(tmp_path)
     result(tmp_path, tiny_dataset, "phantom_0000", {"mri": "gone/mri.nii.gz"})
-    assert "gone/mri.nii.gz: wanted the MRI of this result" in write_report(tmp_path).read_text()
+    assert "gone/mri.nii.gz: expected the MRI of this result" in write_report(tmp_path).read_text()
 
 
 def test_the_text_table_lines_up(tmp_path: Path) -> None:

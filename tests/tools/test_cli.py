@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from roi_fusion.errors import InputError
 
 from _cli import main
+from roi_fusion.errors import InputError
 
 Given = dict[str, Any]
 
@@ -42,7 +42,7 @@ def test_arguments_become_what_is_annotated(given: Given) -> None:
     arguments = "12 --count 3 --share 1 --shape 4,5,6 --window -1,2.5 --words a --flag false --split None --most 7 "
     arguments += "--spacing 1,2"
     main(command(given), arguments.split())
-    wanted = {
+    expected = {
         "folder": "12",
         "count": 3,
         "share": 1.0,
@@ -54,7 +54,7 @@ def test_arguments_become_what_is_annotated(given: Given) -> None:
         "most": 7,
         "spacing": (1.0, 2.0),
     }
-    assert {k: given[k] for k in wanted} == wanted
+    assert {k: given[k] for k in expected} == expected
     main(command(given), ["x", "--words", "/a/b.pt,c-d.pt"])
     assert given["words"] == ("/a/b.pt", "c-d.pt")
     main(command(given), ["x", "--words", "['a', 'b']"])
@@ -72,15 +72,15 @@ def test_arguments_become_what_is_annotated(given: Given) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("x --count foo", "error: count: wanted a whole number, came 'foo'"),
-        ("x --count 1.5", "error: count: wanted a whole number, came '1.5'"),
-        ("x --share half", "error: share: wanted a number, came 'half'"),
-        ("x --shape 4", "error: shape: wanted 3 values as 1,2,3, came '4'"),
-        ("x --shape a,b,c", "error: shape: wanted a whole number, came 'a'"),
-        ("x --flag maybe", "error: flag: wanted true or false, came 'maybe'"),
-        ("x --split", "error: split: wanted a text behind it, came nothing"),
-        ("x --spacing 1", "error: spacing: wanted 2 values as 1,2,3, came '1'"),
-        ("x --folders y", "error: --folders: wanted one of --count"),
+        ("x --count foo", "error: count: expected a whole number, got 'foo'"),
+        ("x --count 1.5", "error: count: expected a whole number, got '1.5'"),
+        ("x --share half", "error: share: expected a number, got 'half'"),
+        ("x --shape 4", "error: shape: expected 3 values as 1,2,3, got '4'"),
+        ("x --shape a,b,c", "error: shape: expected a whole number, got 'a'"),
+        ("x --flag maybe", "error: flag: expected true or false, got 'maybe'"),
+        ("x --split", "error: split: expected a text behind it, got nothing"),
+        ("x --spacing 1", "error: spacing: expected 2 values as 1,2,3, got '1'"),
+        ("x --folders y", "error: --folders: expected one of --count"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(

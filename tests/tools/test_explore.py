@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
 from roi_fusion.data.cases import find_cases
+from roi_fusion.errors import InputError
 from roi_fusion_tools.explore import FLAGS, explore, look_at_case, summary_of, write_exploration
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import write_phantoms
@@ -114,7 +114,7 @@ def test_an_unreadable_case_does_not_stop_the_others(good: Path, tmp_path: Path)
     (tmp_path / "phantom_0001" / "ct.nii.gz").write_text("no volume")
     found = list(explore(tmp_path))
     assert [c["flags"] for c in found] == [["unreadable"], []]
-    assert "wanted a readable volume" in found[0]["notes"][0]
+    assert "expected a readable volume" in found[0]["notes"][0]
     summary = write_exploration(found, tmp_path / "out", "Test")
     assert summary["flags"] == {"unreadable": ["phantom_0001"]}
     page = (tmp_path / "out" / "explore.html").read_text()

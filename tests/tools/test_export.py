@@ -74,10 +74,10 @@ def test_one_command_writes_a_file_that_equals_the_network(
 
 def test_a_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roi_fusion_tools.export.TOLERANCE", -1.0)
-    with pytest.raises(InputError, match="wanted the network's own result"):
+    with pytest.raises(InputError, match="expected the network's own result"):
         export_model(RoiFusionNet((8, 8, 12, 12), (4, 4, 6)), tmp_path / "model.ts")
 
 
 def test_an_unknown_format_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="format: wanted one of torchscript, onnx, came 'onx'"):
+    with pytest.raises(InputError, match="format: expected one of torchscript, onnx, got 'onx'"):
         export_model(RoiFusionNet((8, 8, 12, 12), (4, 4, 6)), tmp_path / "model.onx", "onx")

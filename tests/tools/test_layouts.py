@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
 from raw_layouts import dicom_series
+from roi_fusion.errors import InputError
 from roi_fusion_tools.layouts import CaseSource, find_pairs
 
 
@@ -47,7 +47,7 @@ def test_flat_pairs(tmp_path: Path) -> None:
     assert [c.case for c in found.cases] == ["a_b", "x", "y"]
     assert found.cases[0].contrast == "flair"
     assert x.lesion_mask is not None
-    assert y.refused == f"y: wanted an MRI and a CT, found no CT but: {tmp_path / 'y_mri.nii.gz'}"
+    assert y.refused == f"y: expected an MRI and a CT, found no CT but: {tmp_path / 'y_mri.nii.gz'}"
     assert "2 pairs" in found.summary()
     assert "1 refused" in found.summary()
 
@@ -150,27 +150,27 @@ def test_two_candidates_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a/ct.nii.gz", "a/ct_thin.nii.gz", "a/mri.nii.gz", "b/ct.nii.gz", "b/mri.nii.gz")
     bad, good = find_pairs(tmp_path).cases
     assert bad.refused is not None
-    assert bad.refused.startswith("a: wanted one CT, came 2 candidates: ")
+    assert bad.refused.startswith("a: expected one CT, got 2 candidates: ")
     assert good.refused is None
 
 
 def test_no_pair_says_what_was_found(tmp_path: Path) -> None:
     touch(tmp_path, "deep/down/scan.nii.gz", "readme.txt")
-    with pytest.raises(InputError, match=r"wanted an MRI and a CT of one patient, found none among 2 files .*deep/down/scan"):
+    with pytest.raises(InputError, match=r"expected an MRI and a CT of one patient, found none among 2 files .*deep/down/scan"):
         find_pairs(tmp_path)
     with pytest.raises(InputError, match="in layout bids, found none"):
         find_pairs(tmp_path, "bids")
     touch(tmp_path, "c1/ct.nii.gz")
-    with pytest.raises(InputError, match="the nearest to a pair was c1: wanted an MRI and a CT, found no MRI but"):
+    with pytest.raises(InputError, match="the nearest to a pair was c1: expected an MRI and a CT, found no MRI but"):
         find_pairs(tmp_path)
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="input_dir: wanted a folder"):
+    with pytest.raises(InputError, match="input_dir: expected a folder"):
         find_pairs(tmp_path / "none")
-    with pytest.raises(InputError, match="layout: wanted one of auto"):
+    with pytest.raises(InputError, match="layout: expected one of auto"):
         find_pairs(tmp_path, "bits")
-    with pytest.raises(InputError, match="contrast: wanted one of auto"):
+    with pytest.raises(InputError, match="contrast: expected one of auto"):
         find_pairs(tmp_path, contrast="t3")
 
 
@@ -181,8 +181,8 @@ def test_masks_of_other_programs(tmp_path: Path) -> None:
     assert case.brain_mask == tmp_path / "m" / "a" / "brain.nii.gz"
     assert case.bone_mask == tmp_path / "m" / "a" / "skull.nii.gz"
     touch(tmp_path / "m", "a/brain_mask.nii.gz")
-    assert "wanted one brain mask, came 2" in str(only_refused(tmp_path / "d", tmp_path / "m"))
-    with pytest.raises(InputError, match="masks_dir: wanted a folder"):
+    assert "expected one brain mask, got 2" in str(only_refused(tmp_path / "d", tmp_path / "m"))
+    with pytest.raises(InputError, match="masks_dir: expected a folder"):
         find_pairs(tmp_path / "d", masks_dir=tmp_path / "none")
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
 import nnunet_baseline as script
+from roi_fusion.errors import InputError
 from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
@@ -62,14 +62,14 @@ def test_perfect_masks_score_one_and_become_rows(bench: Path, tmp_path: Path) ->
 
 
 def test_what_is_missing_or_lies_elsewhere_is_refused(bench: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"phantom_0000.nii.gz: wanted the mask predicted for phantom_0000, there is none"):
+    with pytest.raises(InputError, match=r"phantom_0000.nii.gz: expected the mask predicted for phantom_0000, there is none"):
         score_nnunet(tmp_path, bench / "test_cases", tmp_path)
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "phantom_0000.nii.gz")
-    with pytest.raises(InputError, match=r"wanted the grid \(40, 44, 8\) of the MRI, came \(4, 4, 4\)"):
+    with pytest.raises(InputError, match=r"expected the grid \(40, 44, 8\) of the MRI, got \(4, 4, 4\)"):
         score_nnunet(tmp_path, bench / "test_cases", tmp_path)
     make_phantoms(tmp_path / "d", 1, PhantomConfig(shape=(40, 44, 5), spacing_mm=(5.6, 5.2, 28.0)))
     (tmp_path / "d" / "phantom_0000" / "lesion_mask.nii.gz").unlink()
-    with pytest.raises(InputError, match="phantom_0000: wanted a lesion_mask, there is none"):
+    with pytest.raises(InputError, match="phantom_0000: expected a lesion_mask, there is none"):
         write_nnunet_dataset(tmp_path / "d", tmp_path / "d", tmp_path / "raw")
-    with pytest.raises(InputError, match="action: wanted prepare or score, came 'train'"):
+    with pytest.raises(InputError, match="action: expected prepare or score, got 'train'"):
         script.nnunet_baseline("train", str(bench), str(tmp_path))

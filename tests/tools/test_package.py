@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 from conftest import BUNDLE
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.engine.checkpoint import check_weights, sha256_of
+from roi_fusion.errors import InputError
 from roi_fusion_tools.package import FOLDER_NAME, bundle_files, write_package
 
 
@@ -41,17 +41,17 @@ def test_the_same_files_give_the_same_bytes(bundle: Path, tmp_path: Path) -> Non
         names = archive.namelist()
     assert all(n.startswith(f"{FOLDER_NAME}/") for n in names)
     assert not any(word in n for n in names for word in ("__pycache__", "previous", ".pyc"))
-    for wanted in ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/data_license.txt", "models/model.pt"):
-        assert f"{FOLDER_NAME}/{wanted}" in names
+    for expected in ("LICENSE", "configs/metadata.json", "docs/README.md", "docs/data_license.txt", "models/model.pt"):
+        assert f"{FOLDER_NAME}/{expected}" in names
 
 
 def test_what_the_zoo_would_refuse_is_refused(bundle: Path, tmp_path: Path) -> None:
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     (bundle / "configs" / "metadata.json").write_text(json.dumps({**metadata, "version": "9.9.9"}))
-    with pytest.raises(InputError, match=r"wanted version 9\.9\.9 on top of the changelog"):
+    with pytest.raises(InputError, match=r"expected version 9\.9\.9 on top of the changelog"):
         write_package(tmp_path, bundle)
     (bundle / "docs" / "data_license.txt").unlink()
-    with pytest.raises(InputError, match=r"data_license\.txt: wanted this file in the package"):
+    with pytest.raises(InputError, match=r"data_license\.txt: expected this file in the package"):
         write_package(tmp_path, bundle)
 
 
@@ -73,17 +73,17 @@ def test_the_shipped_weights_are_a_plain_state_dict_of_the_noted_hash() -> None:
 def test_wrong_weights_are_one_sentence(tmp_path: Path) -> None:
     good, path = BUNDLE / "models" / "model.pt", tmp_path / "model.pt"
     path.write_bytes(good.read_bytes()[:100_000])
-    with pytest.raises(InputError, match=r"model\.pt: wanted"):
+    with pytest.raises(InputError, match=r"model\.pt: expected"):
         check_weights(path)
     torch.save(RoiFusionNet(channels=(8, 8, 12, 12), denoiser_channels=(4, 4, 6)).state_dict(), path)
-    with pytest.raises(InputError, match="wanted weights of this network, came another's"):
+    with pytest.raises(InputError, match="expected weights of this network, got another's"):
         check_weights(path)
     torch.save({"model": Path("x")}, path)
-    with pytest.raises(InputError, match=r"model\.pt: wanted"):
+    with pytest.raises(InputError, match=r"model\.pt: expected"):
         check_weights(path)
     shutil.copyfile(good, path)
     path.with_suffix(".pt.sha256").write_text("0" * 64 + "  model.pt\n")
-    with pytest.raises(InputError, match="wanted the weights of sha256 000000000000"):
+    with pytest.raises(InputError, match="expected the weights of sha256 000000000000"):
         check_weights(path)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
+from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import CONTRASTS, PhantomConfig, draw_phantom
 from roi_fusion_tools.phantoms.write import write_phantoms
 
@@ -139,7 +139,7 @@ def test_one_millimetre_isotropic_and_a_single_slice() -> None:
         ({"shape": (0, 4, 4)}, "shape"),
         ({"shape": (4, 4)}, "shape"),
         ({"spacing_mm": (1.0, -1.0, 5.0)}, "spacing_mm"),
-        ({"contrast": "t3"}, "contrast: wanted random or some of adc"),
+        ({"contrast": "t3"}, "contrast: expected random or some of adc"),
         ({"misregistration_mm": -1.0}, "misregistration_mm"),
         ({"lesion_free_share": 1.5}, "lesion_free_share"),
     ],

@@ -15,7 +15,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from roi_fusion.errors import InputError
 from scipy import ndimage
 
 from conftest import BUNDLE, ROOT
@@ -23,6 +22,7 @@ from raw_layouts import LAYOUT_WRITERS, dicom_series, save
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import find_cases, load_datalist
 from roi_fusion.data.registration import Registration, measure, read_transform
+from roi_fusion.errors import InputError
 from roi_fusion_tools import prepare
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset
@@ -93,7 +93,7 @@ def test_each_layout_becomes_cases(layout: str, pair: Pair, known_pose: Registra
     assert [c["case"] for c in find_cases(out)] == [name]
     assert json.loads((out / "errors.json").read_text()) == record["errors"]
     if layout == "bids":
-        assert "sub-02: wanted an MRI and a CT, found no CT" in record["errors"]["sub-02"]
+        assert "sub-02: expected an MRI and a CT, found no CT" in record["errors"]["sub-02"]
     if layout == "cases":
         assert load_datalist(out, "train")[0]["case"] == name
 
@@ -200,13 +200,13 @@ def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> 
     record = run(raw, out, options=TRUST)
     errors = record["errors"]
     assert record["counts"] == {"prepared": 2, "kept": 0, "refused": 7}
-    assert "wanted CT in HU" in errors["display"]
-    assert "wanted" in errors["headless"]
-    assert "wanted a CT that shows the MRI's head, came 0 %" in errors["far"]
-    assert "wanted a lesion mask on the grid of the MRI" in errors["shape"]
-    assert "wanted a lesion mask of 0 and 1, came values 0, 3" in errors["levels"]
-    assert "broken_mri.nii.gz: wanted a readable volume" in errors["broken"]
-    assert "wanted a new folder or one that was prepared before" in errors["taken"]
+    assert "expected CT in HU" in errors["display"]
+    assert "expected" in errors["headless"]
+    assert "expected a CT that shows the MRI's head, got 0 %" in errors["far"]
+    assert "expected a lesion mask on the grid of the MRI" in errors["shape"]
+    assert "expected a lesion mask of 0 and 1, got values 0, 3" in errors["levels"]
+    assert "broken_mri.nii.gz: expected a readable volume" in errors["broken"]
+    assert "expected a new folder or one that was prepared before" in errors["taken"]
     assert (out / "taken" / "mine.nii.gz").is_file()
     assert not any("Traceback" in e or "\n" in e for e in errors.values())
     page = (out / "prepare.html").read_text()
@@ -215,11 +215,13 @@ def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> 
 
 def test_a_worse_registration_is_refused(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def worse(*_: object, **__: object) -> Registration:
-        raise InputError("registration: wanted a pose better than the given one, came mutual information 0.1 after 0.2")
+        raise InputError("registration: expected a pose better than the given one, got mutual information 0.1 after 0.2")
 
     two_cases(tmp_path / "raw", pair)
     monkeypatch.setattr(prepare, "register", worse)
-    with pytest.raises(InputError, match="wanted at least one usable pair, came none of 2 \\(a: registration: wanted a pose"):
+    with pytest.raises(
+        InputError, match="expected at least one usable pair, got none of 2 \\(a: registration: expected a pose"
+    ):
         run(tmp_path / "raw", tmp_path / "out")
     assert not (tmp_path / "out" / "a").exists()
     assert len(json.loads((tmp_path / "out" / "errors.json").read_text())) == 2
@@ -227,10 +229,10 @@ def test_a_worse_registration_is_refused(pair: Pair, tmp_path: Path, monkeypatch
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
     for make, sentence in (
-        (lambda: PrepareOptions(reference="pet"), "reference: wanted mri or ct"),
-        (lambda: PrepareOptions(spacing_mm=(1, 2)), "spacing_mm: wanted three positive lengths"),  # type: ignore[arg-type]
-        (lambda: prepare_dataset(tmp_path, tmp_path / "out"), "output_dir: wanted a folder outside of input_dir"),
-        (lambda: prepare_dataset(tmp_path, tmp_path.parent / "o", num_workers=-1), "num_workers: wanted a whole number"),
+        (lambda: PrepareOptions(reference="pet"), "reference: expected mri or ct"),
+        (lambda: PrepareOptions(spacing_mm=(1, 2)), "spacing_mm: expected three positive lengths"),  # type: ignore[arg-type]
+        (lambda: prepare_dataset(tmp_path, tmp_path / "out"), "output_dir: expected a folder outside of input_dir"),
+        (lambda: prepare_dataset(tmp_path, tmp_path.parent / "o", num_workers=-1), "num_workers: expected a whole number"),
     ):
         with pytest.raises(InputError, match=sentence):
             make()

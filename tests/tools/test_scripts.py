@@ -50,10 +50,10 @@ def test_make_phantoms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--num_cases", "1", "--contrast", "t9"], "error: contrast: wanted random or some of adc"),
-        (["--num_cases", "1", "--shapes", "2,2,2"], "error: --shapes: wanted one of"),
-        (["--num_cases", "1", "--lesions", "none.npz"], "error: none.npz: wanted a packed lesion file"),
-        (["--num_cases", "0"], "error: num_cases: wanted a whole number of 1 or more, came 0"),
+        (["--num_cases", "1", "--contrast", "t9"], "error: contrast: expected random or some of adc"),
+        (["--num_cases", "1", "--shapes", "2,2,2"], "error: --shapes: expected one of"),
+        (["--num_cases", "1", "--lesions", "none.npz"], "error: none.npz: expected a packed lesion file"),
+        (["--num_cases", "0"], "error: num_cases: expected a whole number of 1 or more, got 0"),
     ],
 )
 def test_make_phantoms_refuses(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_check_config(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text('{"run": "$@nothing.run()"}')
     lines = script("check_config", str(broken), ok=False).strip().splitlines()
-    assert lines == ["id: run", f"file: {broken}", "cause: wanted a reference to an id of the config, came @nothing"]
+    assert lines == ["id: run", f"file: {broken}", "cause: expected a reference to an id of the config, got @nothing"]
 
 
 def test_slices_to_case_and_reports(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_slices_to_case_and_reports(tmp_path: Path) -> None:
         "export_slices", "--results_dir", str(tmp_path), "--output_dir", str(tmp_path / "o"), "--window_mri", "3,1", ok=False
     )
     assert "error: " in script("make_report", "--results_dir", str(tmp_path / "cases"), ok=False)
-    assert "wanted the summary of an evaluation" in script("show_metrics", "--results_dir", str(tmp_path), ok=False)
+    assert "expected the summary of an evaluation" in script("show_metrics", "--results_dir", str(tmp_path), ok=False)
 
 
 def test_the_documents_are_up_to_date() -> None:
@@ -87,11 +87,11 @@ def test_the_documents_are_up_to_date() -> None:
 def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
     arguments = ["--slices_dir", str(tmp_path), "--peers", str(tmp_path / "p.json"), "--output_dir", str(tmp_path / "o")]
     text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
-    assert f"error: {tmp_path / 'm.py'}: wanted a file, there is none" in text
+    assert f"error: {tmp_path / 'm.py'}: expected a file, there is none" in text
     for name in ("m.py", "p.json"):
         (tmp_path / name).write_text("")
     text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
-    assert "m.py: wanted a function masks(ct) that gives bone, brain and head, found none" in text
+    assert "m.py: expected a function masks(ct) that gives bone, brain and head, found none" in text
 
 
 def test_the_margin_over_a_rule_is_paired_by_slice_and_counted_by_patient() -> None:

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from roi_fusion.errors import InputError
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from roi_fusion.errors import InputError
 from roi_fusion_tools.slices import best_slices, export_slices, grey_to_hu, slices_to_cases
 
 
@@ -78,7 +78,7 @@ def test_fused_volumes_become_pictures_by_a_fixed_window(tmp_path: Path) -> None
     nib.save(nib.Nifti1Image(share, mri.affine), result / "provenance.nii.gz")
     shown = np.asarray(Image.open(export_slices(tmp_path / "results", tmp_path / "share", (0, 1), "provenance")[0]))
     assert sorted(np.unique(shown)) == [0, 255]
-    with pytest.raises(InputError, match=r"nothing\.nii\.gz: wanted a result volume, found no such file"):
+    with pytest.raises(InputError, match=r"nothing\.nii\.gz: expected a result volume, found no such file"):
         export_slices(tmp_path / "results", tmp_path / "out", (0, 1), "nothing")
     with pytest.raises(InputError, match="window_mri"):
         export_slices(tmp_path / "results", tmp_path / "out", (5, 5))
@@ -96,31 +96,31 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     np.testing.assert_allclose(array[..., 2], (array[..., 1] + array[..., 3]) / 2, atol=0.51)
     assert json.loads((case / "slices.json").read_text())["pictures"] == ["1603.png", "1604.png", None, "1606.png", "1607.png"]
     (mri_dir / "1607.png").unlink()
-    with pytest.raises(InputError, match=r"1607\.png: wanted an MR slice of the same name"):
+    with pytest.raises(InputError, match=r"1607\.png: expected an MR slice of the same name"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
-    with pytest.raises(InputError, match="wanted a folder of pictures"):
+    with pytest.raises(InputError, match="expected a folder of pictures"):
         slices_to_cases(tmp_path / "none", mri_dir, tmp_path / "cases")
     with pytest.raises(InputError, match="spacing_mm"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases", spacing_mm=(1, 0, 5))
     (ct_dir / "0_overview.png").write_text("x")
-    with pytest.raises(InputError, match=r"overview\.png: wanted a name of patient"):
+    with pytest.raises(InputError, match=r"overview\.png: expected a name of patient"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
 
 
 def test_only_8_bit_pictures_are_taken(tmp_path: Path) -> None:
     ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 5)})
     case = slices_to_cases(ct_dir, mri_dir, tmp_path / "grey")[0]
-    wanted = np.asarray(nib.load(case / "mri.nii.gz").dataobj)
+    expected = np.asarray(nib.load(case / "mri.nii.gz").dataobj)
     grey = Image.open(mri_dir / "1603.png")
     grey.load()
     for mode in ("LA", "P", "RGB", "RGBA"):
         grey.convert(mode).save(mri_dir / "1603.png")
         slices_to_cases(ct_dir, mri_dir, tmp_path / mode)
-        np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / mode / "16" / "mri.nii.gz").dataobj), wanted)
+        np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / mode / "16" / "mri.nii.gz").dataobj), expected)
     grey.convert("1").save(mri_dir / "1603.png")
     slices_to_cases(ct_dir, mri_dir, tmp_path / "bits")
     Image.fromarray(np.asarray(grey).astype(np.uint16) * 16).save(mri_dir / "1603.png")
-    with pytest.raises(InputError, match=r"1603\.png: wanted an 8-bit picture, came mode I;16$"):
+    with pytest.raises(InputError, match=r"1603\.png: expected an 8-bit picture, got mode I;16$"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "deep")
 
 

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 import study as script
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
 from roi_fusion_tools.studies import POSES, STUDIES, auroc, load_study, move_ct, study_table
@@ -71,9 +71,9 @@ def test_several_weights_are_rows_of_one_table(data: Path, weights: Path, tmp_pa
 
 
 def test_bad_input_is_one_sentence(data: Path, weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"name: wanted one of steps, guidance, .* came 'speed'"):
+    with pytest.raises(InputError, match=r"name: expected one of steps, guidance, .* got 'speed'"):
         script.study("speed", (str(weights),), str(data), str(tmp_path))
-    with pytest.raises(InputError, match="cases: wanted 1 or more, came 0"):
+    with pytest.raises(InputError, match="cases: expected 1 or more, got 0"):
         load_study([weights], data, 0)
 
 

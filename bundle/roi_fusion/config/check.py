@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from ..errors import InputError, input_error_behind
 from ..values import as_bool
-from .knobs import BUNDLE_ROOT, KNOBS, Knob, wanted
+from .knobs import BUNDLE_ROOT, KNOBS, Knob, expected
 
 __all__ = ["calling_parser", "check_config", "check_knobs", "check_writable", "inference_parser"]
 
@@ -24,7 +24,7 @@ __all__ = ["calling_parser", "check_config", "check_knobs", "check_writable", "i
 def check_value(name: str, knob: Knob, value: Any) -> None:
     if value is None:
         if not knob.optional:
-            raise InputError(f"{name}: wanted {wanted(knob)}, came nothing")
+            raise InputError(f"{name}: expected {expected(knob)}, got nothing")
         return
     if isinstance(value, str) and value[:1] in ("$", "@", "%"):
         return  # computed from other knobs, which are checked themselves
@@ -34,21 +34,21 @@ def check_value(name: str, knob: Knob, value: Any) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         whole = number and (knob.kind == "float" or float(value).is_integer())
         if not whole or not knob.low <= value <= knob.high:
-            raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
     elif knob.kind == "ints":
         items = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
-            raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
     elif knob.kind == "words":
         words = value if isinstance(value, (list, tuple)) else [value]
         unknown = [w for w in words if w not in knob.choices]
         if unknown:
-            raise InputError(f"{name}: wanted {wanted(knob)}, came {unknown[0]!r}")
+            raise InputError(f"{name}: expected {expected(knob)}, got {unknown[0]!r}")
     elif knob.choices and value not in knob.choices:
         near = difflib.get_close_matches(str(value), knob.choices, 1)
-        raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}{f', near {near[0]}' if near else ''}")
+        raise InputError(f"{name}: expected {expected(knob)}, got {value!r}{f', near {near[0]}' if near else ''}")
     elif knob.kind == "path" and not isinstance(value, str):
-        raise InputError(f"{name}: wanted {wanted(knob)}, came {value!r}")
+        raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
     elif knob.kind == "device":
         _check_device(name, value)
     elif name in ("output_dir", "evaluation_dir"):
@@ -59,9 +59,9 @@ def _check_device(name: str, value: Any) -> None:
     try:
         device = torch.device(value)
     except (RuntimeError, TypeError):
-        raise InputError(f"{name}: wanted cpu, cuda or cuda:N, came {value!r}") from None
+        raise InputError(f"{name}: expected cpu, cuda or cuda:N, got {value!r}") from None
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError(f"{name}: wanted a device of this machine, which has {torch.cuda.device_count()} GPUs, came {value}")
+        raise InputError(f"{name}: expected a device of this machine, which has {torch.cuda.device_count()} GPUs, got {value}")
 
 
 def check_writable(name: str, folder: str | Path) -> None:
@@ -74,7 +74,7 @@ def check_writable(name: str, folder: str | Path) -> None:
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         came = f"the file {there}" if not there.is_dir() else f"{there}, which cannot be written to"
-        raise InputError(f"{name}: wanted a folder, came {came}")
+        raise InputError(f"{name}: expected a folder, got {came}")
 
 
 def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
@@ -93,7 +93,7 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
         if name in KNOBS:
             where = KNOBS[name].where
             if places and not places & set(where.split(", ")):
-                raise InputError(f"{name}: wanted a knob of {' or '.join(sorted(places))}, came one of {where}")
+                raise InputError(f"{name}: expected a knob of {' or '.join(sorted(places))}, got one of {where}")
             check_value(name, KNOBS[name], value)
     for name in config:
         if name in KNOBS or name in structure or name.startswith("_"):
@@ -101,7 +101,7 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
         if not re.search(rf"@{re.escape(name)}\b", str({k: v for k, v in config.items() if k != name})):
             near = difflib.get_close_matches(name, [*KNOBS, *structure], 1, cutoff=0.5)
             raise InputError(
-                f"{name}: wanted a knob of docs/README.md, came an unknown one{f'; did you mean {near[0]}?' if near else ''}"
+                f"{name}: expected a knob of docs/README.md, got an unknown one{f'; did you mean {near[0]}?' if near else ''}"
             )
 
 
@@ -167,7 +167,7 @@ def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_
     """
     file = Path(bundle_root) / "configs" / "inference.json"
     if not file.is_file():
-        raise InputError(f"{file}: wanted the bundle's inference config, found no such file")
+        raise InputError(f"{file}: expected the bundle's inference config, found no such file")
     parser = ConfigParser()
     parser.read_config(str(file))
     parser.update({"bundle_root": str(bundle_root), **knobs})
@@ -189,7 +189,7 @@ def calling_parser() -> ConfigParser:
         if isinstance(parser, ConfigParser):
             return parser
         frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError("wanted to be called from a config expression, came another caller")
+    raise RuntimeError("expected to be called from a config expression, got another caller")
 
 
 def check_knobs() -> None:

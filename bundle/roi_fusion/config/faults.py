@@ -54,20 +54,20 @@ def _load(files: Sequence[str | Path]) -> tuple[ConfigParser, dict[str, Path]]:
     source: dict[str, Path] = {}
     for file in map(Path, files):
         if not file.is_file():
-            raise Fault("-", file, "wanted a config file, found no such file")
+            raise Fault("-", file, "expected a config file, found no such file")
         try:
             content = json.loads(file.read_text())
         except ValueError as e:
-            raise Fault("-", file, f"wanted JSON, came {e}") from None
+            raise Fault("-", file, f"expected JSON, got {e}") from None
         if not isinstance(content, dict):
-            raise Fault("-", file, f"wanted an object of ids, came {type(content).__name__}")
+            raise Fault("-", file, f"expected an object of ids, got {type(content).__name__}")
         source.update({key.lstrip("+"): file for key in content})
     parser = ConfigParser()
     try:
         parser.read_config([str(f) for f in files])
     except KeyError as e:  # validate#dataset#data in a config without validate
-        wanted = f"wanted the config that it lies over before it, as train.json,{Path(files[-1]).name}, came it alone ({e})"
-        raise Fault("-", Path(files[-1]), wanted) from None
+        expected = f"expected the config that it lies over before it, as train.json,{Path(files[-1]).name}, got it alone ({e})"
+        raise Fault("-", Path(files[-1]), expected) from None
     return parser, source
 
 
@@ -85,9 +85,9 @@ def _check_component(node: Mapping[str, Any], locator: ComponentLocator) -> str 
     try:
         target = _target(name, locator)
     except Exception as e:  # a module that fails to import, for whatever reason
-        return f"_target_ {name}: wanted a class or function that imports, came {type(e).__name__}: {e}"
+        return f"_target_ {name}: expected a class or function that imports, got {type(e).__name__}: {e}"
     if target is None:
-        return f"_target_ {name}: wanted a class or function that exists, found none"
+        return f"_target_ {name}: expected a class or function that exists, found none"
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
@@ -97,10 +97,10 @@ def _check_component(node: Mapping[str, Any], locator: ComponentLocator) -> str 
     given = [k for k in node if not (k.startswith("_") and k.endswith("_"))]
     unknown = [k for k in given if k not in parameters]
     if unknown:
-        return f"{name}: wanted arguments among {', '.join(parameters)}, came {unknown[0]}"
+        return f"{name}: expected arguments among {', '.join(parameters)}, got {unknown[0]}"
     positional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     missing = [n for n, p in parameters.items() if p.default is p.empty and p.kind not in positional and n not in given]
-    return f"{name}: wanted the argument {missing[0]}, came without it" if missing else None
+    return f"{name}: expected the argument {missing[0]}, got without it" if missing else None
 
 
 def find_fault(files: Sequence[str | Path], overrides: Mapping[str, Any] | None = None) -> Fault | None:
@@ -119,7 +119,7 @@ def find_fault(files: Sequence[str | Path], overrides: Mapping[str, Any] | None 
         return fault
     config = parser.get()
     if "run" not in config:
-        return Fault("run", Path(files[-1]), "wanted a config with a run list, or those that it lies over before it")
+        return Fault("run", Path(files[-1]), "expected a config with a run list, or those that it lies over before it")
     file_of = lambda item: source.get(item.split("#")[0], "command line" if item in (overrides or {}) else files[-1])  # noqa: E731
     try:
         check_config(config, STRUCTURE)
@@ -134,10 +134,10 @@ def find_fault(files: Sequence[str | Path], overrides: Mapping[str, Any] | None 
             try:
                 ast.parse(_REFERENCE.sub("_ref_", node[1:]).strip())
             except SyntaxError as e:
-                cause = f"wanted a Python expression, came {node!r} ({e.msg})"
+                cause = f"expected a Python expression, got {node!r} ({e.msg})"
         if cause is None and isinstance(node, str) and node[:1] in "$@":
             missing = [r for r in _REFERENCE.findall(node) if r.replace("::", "#") not in parser]
-            cause = f"wanted a reference to an id of the config, came @{missing[0]}" if missing else None
+            cause = f"expected a reference to an id of the config, got @{missing[0]}" if missing else None
         if cause is not None:
             return Fault(item, file_of(item), cause)
     return None

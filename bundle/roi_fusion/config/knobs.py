@@ -184,7 +184,7 @@ KNOBS: dict[str, Knob] = {
 }
 
 
-def wanted(knob: Knob) -> str:
+def expected(knob: Knob) -> str:
     if knob.kind == "words":
         return "a list of " + ", ".join(knob.choices)
     if knob.choices:
@@ -208,5 +208,5 @@ def knob_table() -> str:
     lines = ["| knob | default | range | effect | in |", "|---|---|---|---|---|"]
     for name, knob in KNOBS.items():
         default = "none" if knob.default is None else str(knob.default)
-        lines.append(f"| `{name}` | {default} | {wanted(knob)} | {knob.effect} | {knob.where} |")
+        lines.append(f"| `{name}` | {default} | {expected(knob)} | {knob.effect} | {knob.where} |")
     return "\n".join(lines)

@@ -94,14 +94,14 @@ class RoiGuidance:
     num_updates: int = 2
 
     def __post_init__(self) -> None:
-        for name, wanted in (("mode", MODES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in wanted:
-                raise InputError(f"guidance {name}: wanted one of {', '.join(wanted)}, came {getattr(self, name)!r}")
+        for name, expected in (("mode", MODES), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in expected:
+                raise InputError(f"guidance {name}: expected one of {', '.join(expected)}, got {getattr(self, name)!r}")
         for name in ("alpha", "beta", "gamma", "strength", "kappa"):
             if not float(getattr(self, name)) >= 0:
-                raise InputError(f"guidance {name}: wanted a number of 0 or more, came {getattr(self, name)}")
+                raise InputError(f"guidance {name}: expected a number of 0 or more, got {getattr(self, name)}")
         if int(self.num_updates) != self.num_updates or self.num_updates < 1:
-            raise InputError(f"guidance num_updates: wanted a whole number of 1 or more, came {self.num_updates}")
+            raise InputError(f"guidance num_updates: expected a whole number of 1 or more, got {self.num_updates}")
 
     def eta(self, level: Level) -> float:
         """The strength at a noise level."""
@@ -142,10 +142,10 @@ class GuidedDraw:
     def __post_init__(self) -> None:
         for name, mask in self.masks.items():
             if name not in MASK_NAMES:
-                raise InputError(f"guidance_masks: wanted names of {', '.join(MASK_NAMES)}, came {name!r}")
+                raise InputError(f"guidance_masks: expected names of {', '.join(MASK_NAMES)}, got {name!r}")
             if mask.shape[2:] != self.image.shape[2:]:
-                wanted, came = tuple(self.image.shape[2:]), tuple(mask.shape[2:])
-                raise InputError(f"{name}: wanted the grid {wanted} of the image, came {came}")
+                expected, got = tuple(self.image.shape[2:]), tuple(mask.shape[2:])
+                raise InputError(f"{name}: expected the grid {expected} of the image, got {got}")
         self._terms: list[_SliceEnergy] = []
         self._from_ct = self._pace = self._moved = self._last_move = torch.zeros(0)
         self._low = self._high = torch.zeros(0)
@@ -274,16 +274,16 @@ class GuidedDraw:
         self.energies.append((before, lowest))
         return self._as_logits(raw, fused, best)
 
-    def _as_logits(self, raw: torch.Tensor, fused: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """`raw` with the gate and residual that compose `wanted`: by the gate as far as it can, by the residual beyond."""
+    def _as_logits(self, raw: torch.Tensor, fused: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+        """`raw` with the gate and residual that compose `expected`: by the gate as far as it can, by the residual beyond."""
         mri, ct = fusion_sources(self.image)
         bound = self.network.residual_bound
         gate, residual = torch.sigmoid(raw[:, _GATE : _GATE + 1]), bound * torch.tanh(raw[:, _RESIDUAL : _RESIDUAL + 1])
         contrast = mri - ct
-        share = torch.where(contrast.abs() > 0.05, (wanted - residual - ct) / contrast, gate).clamp(_SURE, 1 - _SURE)
-        left = (wanted - share * mri - (1 - share) * ct).clamp(-0.9999 * bound, 0.9999 * bound)
+        share = torch.where(contrast.abs() > 0.05, (expected - residual - ct) / contrast, gate).clamp(_SURE, 1 - _SURE)
+        left = (expected - share * mri - (1 - share) * ct).clamp(-0.9999 * bound, 0.9999 * bound)
         guided = torch.cat([torch.logit(share), torch.atanh(left / bound)], dim=1)
-        moved = (wanted - fused).abs() > 1e-6
+        moved = (expected - fused).abs() > 1e-6
         return torch.cat([raw[:, :_GATE], torch.where(moved, guided, raw[:, _GATE : _RESIDUAL + 1])], dim=1)
 
     def _through_the_network(
@@ -327,9 +327,9 @@ class GuidedDraw:
         box = _box_around(target[0, 0], 16)
         logit = raw[:, :1] if self._lesion_moved is None else raw[:, :1] + self._lesion_moved
         with torch.enable_grad():
-            part, wanted = logit[box].detach().requires_grad_(True), target[box]
+            part, expected = logit[box].detach().requires_grad_(True), target[box]
             probability = torch.sigmoid(part)
-            energy = DiceLoss()(probability, wanted) + _boundary_energy(probability, wanted)
+            energy = DiceLoss()(probability, expected) + _boundary_energy(probability, expected)
             (gradient,) = torch.autograd.grad(energy, part)
         weight = torch.sigmoid(self.settings.kappa * entropy_bits(torch.sigmoid(logit[box])))
         shift = torch.zeros_like(logit) if self._lesion_moved is None else self._lesion_moved.clone()

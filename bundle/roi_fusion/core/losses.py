@@ -87,11 +87,11 @@ def preset_weights(preset: str, alpha: float | None, beta: float | None, gamma: 
         InputError: for an unknown preset or a negative weight.
     """
     if preset not in PRESETS:
-        raise InputError(f"preset: wanted one of {', '.join(PRESETS)}, came {preset!r}")
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     chosen = [given if given is not None else own for given, own in zip((alpha, beta, gamma), PRESETS[preset])]
     for name, weight in zip(("alpha", "beta", "gamma"), chosen):
         if not float(weight) >= 0:
-            raise InputError(f"{name}: wanted a weight of 0 or more, came {weight}")
+            raise InputError(f"{name}: expected a weight of 0 or more, got {weight}")
     return _Weights(*map(float, chosen))
 
 

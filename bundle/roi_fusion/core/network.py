@@ -58,7 +58,7 @@ def autocast_for(precision: str, device: torch.device) -> torch.autocast:
         InputError: for another word.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"precision: wanted one of {', '.join(PRECISIONS)}, came {precision!r}")
+        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
@@ -228,9 +228,9 @@ class RoiFusionNet(nn.Module):
         super().__init__()
         widths, small = [int(c) for c in channels], [int(c) for c in denoiser_channels]
         if len(widths) < 4 or min(widths) < 1:
-            raise ValueError(f"channels: wanted four or more positive widths, came {list(channels)}")
+            raise ValueError(f"channels: expected four or more positive widths, got {list(channels)}")
         if len(small) != 3 or min(small) < 1:
-            raise ValueError(f"denoiser_channels: wanted three positive widths, came {list(denoiser_channels)}")
+            raise ValueError(f"denoiser_channels: expected three positive widths, got {list(denoiser_channels)}")
         self.num_train_timesteps = int(num_train_timesteps)
         self.residual_bound = float(residual_bound)
         self.divisor = 2 ** len(widths)

@@ -40,7 +40,7 @@ def make_scheduler(name: str = "ddim", num_train_timesteps: int = 1000) -> Sched
         return DDIMScheduler(num_train_timesteps, schedule="linear_beta", clip_sample=False, prediction_type="sample")
     if name == "rflow":
         return RFlowScheduler(num_train_timesteps, use_discrete_timesteps=True)
-    raise InputError(f"scheduler: wanted ddim or rflow, came {name!r}")
+    raise InputError(f"scheduler: expected ddim or rflow, got {name!r}")
 
 
 def signal_and_noise(scheduler: Scheduler, t: float) -> tuple[float, float]:
@@ -49,7 +49,7 @@ def signal_and_noise(scheduler: Scheduler, t: float) -> tuple[float, float]:
         share = float(t) / scheduler.num_train_timesteps
         return 1.0 - share, share
     if scheduler.clip_sample:
-        raise InputError("scheduler: wanted clip_sample=False, came a scheduler that clips x₀ to its bounds")
+        raise InputError("scheduler: expected clip_sample=False, got a scheduler that clips x₀ to its bounds")
     alpha_bar = float(scheduler.alphas_cumprod[int(t)].double())
     return alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
 
@@ -62,7 +62,7 @@ def inference_levels(scheduler: Scheduler, num_inference_steps: int) -> list[Lev
     """
     if not 1 <= int(num_inference_steps) <= scheduler.num_train_timesteps or int(num_inference_steps) != num_inference_steps:
         raise InputError(
-            f"num_inference_steps: wanted a whole number from 1 to {scheduler.num_train_timesteps}, came {num_inference_steps}"
+            f"num_inference_steps: expected a whole number from 1 to {scheduler.num_train_timesteps}, got {num_inference_steps}"
         )
     scheduler.set_timesteps(int(num_inference_steps))
     return [Level(float(t), *signal_and_noise(scheduler, float(t))) for t in scheduler.timesteps]

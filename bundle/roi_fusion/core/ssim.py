@@ -20,9 +20,9 @@ def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: 
         ValueError: when the window is not odd and positive or sigma not positive.
     """
     if window_size < 1 or window_size % 2 == 0:
-        raise ValueError(f"window_size: wanted an odd positive number, came {window_size}")
+        raise ValueError(f"window_size: expected an odd positive number, got {window_size}")
     if not sigma > 0:
-        raise ValueError(f"sigma: wanted a positive number, came {sigma}")
+        raise ValueError(f"sigma: expected a positive number, got {sigma}")
     x = torch.arange(window_size, dtype=dtype, device=device) - window_size // 2
     weights = torch.exp(-0.5 * (x / sigma) ** 2)
     return weights / weights.sum()

@@ -44,7 +44,7 @@ class RandCoilBiasd(Randomizable, Transform):
 
     def __init__(self, prob: float = 0.4, coefficient: float = 0.2) -> None:
         if not 0 <= prob <= 1 or not coefficient >= 0:
-            raise InputError(f"coil bias: wanted 0 ≤ prob ≤ 1 and a coefficient of 0 or more, came {prob}, {coefficient}")
+            raise InputError(f"coil bias: expected 0 ≤ prob ≤ 1 and a coefficient of 0 or more, got {prob}, {coefficient}")
         self.prob, self.field = prob, RandBiasField(3, (-coefficient, coefficient), prob=1.0)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandCoilBiasd:
@@ -84,7 +84,7 @@ class RandRegistrationJitterd(Randomizable, Transform):
     def __init__(self, prob: float = 0.8, shift_mm: float = 2.0, rotation_degrees: float = 2.0) -> None:
         if min(prob, shift_mm, rotation_degrees) < 0 or prob > 1:
             raise InputError(
-                f"registration jitter: wanted 0 ≤ prob ≤ 1 and limits of 0 or more, came {prob}, {shift_mm}, {rotation_degrees}"
+                f"registration jitter: expected a prob from 0 to 1 and limits ≥ 0, got {prob}, {shift_mm}, {rotation_degrees}"
             )
         self.prob, self.shift_mm, self.rotation_degrees = prob, shift_mm, rotation_degrees
 
@@ -127,7 +127,7 @@ class RandMissingModalityd(Randomizable, Transform):
 
     def __init__(self, prob: float = 0.0) -> None:
         if not 0 <= prob <= 1:
-            raise InputError(f"missing_modality: wanted a share from 0 to 1, came {prob}")
+            raise InputError(f"missing_modality: expected a share from 0 to 1, got {prob}")
         self.prob = prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -154,7 +154,7 @@ class RandMirrord(Randomizable, Transform):
 
     def __init__(self, keys: Sequence[str], prob: float = 0.5) -> None:
         if not 0 <= prob <= 1:
-            raise InputError(f"mirror: wanted a share from 0 to 1, came {prob}")
+            raise InputError(f"mirror: expected a share from 0 to 1, got {prob}")
         self.keys, self.prob = tuple(keys), prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -76,13 +76,13 @@ def find_cases(dataset_dir: str | Path, allow_missing: bool = False) -> list[dic
     """
     root = Path(dataset_dir)
     if not root.is_dir():
-        raise InputError(f"dataset_dir: wanted a folder of cases, found no folder {root}")
+        raise InputError(f"dataset_dir: expected a folder of cases, found no folder {root}")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     cases = [entry for entry in map(_case_entry, folders) if len(entry) > 2]
     enough = any if allow_missing else all
     if not any(enough(key in c for key in ("image", "ct")) for c in cases):
         raise InputError(
-            f"{root}: wanted folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both"
+            f"{root}: expected folders <case>/ with mri.nii.gz and ct.nii.gz, found {len(folders)} folders and none with both"
         )
     return cases
 
@@ -128,7 +128,7 @@ def _read_splits(root: Path) -> dict[str, list[str]] | None:
             if not isinstance(content, dict) or not all(isinstance(content.get(s, []), list) for s in _SPLITS):
                 raise ValueError("no lists named train, val, test")
         except ValueError as e:
-            raise InputError(f'{file}: wanted {{"train": [...], "val": [...], "test": [...]}}, came {e}') from None
+            raise InputError(f'{file}: expected {{"train": [...], "val": [...], "test": [...]}}, got {e}') from None
         splits = {s: [str(n) for n in content.get(s, [])] for s in _SPLITS}
     elif any(t.is_file() for t in texts.values()):
         splits = {s: t.read_text().split() if t.is_file() else [] for s, t in texts.items()}
@@ -139,7 +139,7 @@ def _read_splits(root: Path) -> dict[str, list[str]] | None:
         for name in names:
             if part_of.setdefault(name, part) != part:
                 where = file if file.is_file() else texts[part]
-                raise InputError(f"{where}: wanted each case in one part, came {name} in {part_of[name]} and in {part}")
+                raise InputError(f"{where}: expected each case in one part, got {name} in {part_of[name]} and in {part}")
     return splits
 
 
@@ -171,7 +171,7 @@ def load_datalist(
     if split is None:
         return cases
     if split not in _SPLITS:
-        raise InputError(f"split: wanted train, val or test, came {split!r}")
+        raise InputError(f"split: expected train, val or test, got {split!r}")
     splits = _read_splits(root)
     if splits is None:
         splits = make_splits(cases, seed)
@@ -183,7 +183,7 @@ def load_datalist(
         _warn_of_left_out(root, left_out, len(cases))
     chosen = [by_name.get(n, {"case": n, "folder": str(root / n)}) for n in splits[split]]
     if not chosen:
-        raise InputError(f"{root}: wanted at least one case in the {split} split, came {len(cases)} cases and none in it")
+        raise InputError(f"{root}: expected at least one case in the {split} split, got {len(cases)} cases and none in it")
     return chosen
 
 
@@ -204,11 +204,11 @@ def inference_datalist(
         return load_datalist(dataset_dir, split, allow_missing=alone)
     if not alone and (mri is None or ct is None):
         came = "only ct" if mri is None else "only mri"
-        raise InputError(f"mri and ct: wanted both files of a pair, came {came} (--allow_missing true takes one)")
+        raise InputError(f"mri and ct: expected both files of a pair, got {came} (--allow_missing true takes one)")
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
         if not Path(path).is_file():
-            raise InputError(f"{path}: wanted a volume, found no such file")
+            raise InputError(f"{path}: expected a volume, found no such file")
     return [given]
 
 
@@ -224,10 +224,10 @@ def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
             except Exception as e:  # whatever a reader raises on a broken file
                 first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
                 came = "no such file" if not Path(case[key]).exists() else first_line[:160]
-                return f"{case[key]}: wanted a readable volume, came: {came}"
+                return f"{case[key]}: expected a readable volume, got: {came}"
     *_, error = causes_of(error)
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return f"{case.get('case', 'case')}: wanted a usable case, came {type(error).__name__}: {first_line[:200]}"
+    return f"{case.get('case', 'case')}: expected a usable case, got {type(error).__name__}: {first_line[:200]}"
 
 
 class CaseDataset(CacheDataset):
@@ -280,7 +280,7 @@ class CaseDataset(CacheDataset):
         items = super()._fill_cache(list(range(len(self.data))))
         good = [i for i, item in enumerate(items) if item is not None]
         if not good:
-            raise InputError(f"wanted at least one usable case, came none ({next(iter(self.errors.values()), 'no cases')})")
+            raise InputError(f"expected at least one usable case, got none ({next(iter(self.errors.values()), 'no cases')})")
         self.data = [self.data[i] for i in good]
         cache = [items[i] for i in good if i < keep_from]
         self.cache_num = len(cache)

@@ -20,7 +20,7 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(output_dir) / "history.jsonl"
     if not path.is_file():
-        raise InputError(f"{path}: wanted the history of a training, found no such file")
+        raise InputError(f"{path}: expected the history of a training, found no such file")
     lines = path.read_text().splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -31,5 +31,5 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             if number == len(lines):
                 break
-            raise InputError(f"{path}: wanted one JSON object with an epoch in line {number}, came {line[:60]!r}") from None
+            raise InputError(f"{path}: expected one JSON object with an epoch in line {number}, got {line[:60]!r}") from None
     return rows

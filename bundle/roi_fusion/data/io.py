@@ -168,7 +168,7 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         except Exception as e:  # whatever a broken header raises
-            raise InputError(f"{path}: wanted a DICOM file, came one that cannot be read ({str(e)[:120]})") from None
+            raise InputError(f"{path}: expected a DICOM file, got one that cannot be read ({str(e)[:120]})") from None
         key = (str(header.get("PatientID") or ""), str(header.get("SeriesInstanceUID") or path.parent))
         if key not in series:
             described = " ".join(str(header.get(t) or "") for t in ("SeriesDescription", "ProtocolName")).strip()
@@ -198,10 +198,10 @@ def read_volume(source: str | Path | DicomSeries) -> Volume:
             names = (
                 "; ".join(f"{s.description or s.number}: {s.why_no_volume() or 'a volume'}" for s in found) or "no DICOM file"
             )
-            raise InputError(f"{path}: wanted one DICOM series with a volume, came {len(volumes)} ({names})")
+            raise InputError(f"{path}: expected one DICOM series with a volume, got {len(volumes)} ({names})")
         return _read_series(volumes[0])
     if not path.is_file():
-        raise InputError(f"{path}: wanted a volume, found no such file")
+        raise InputError(f"{path}: expected a volume, found no such file")
     name = path.name.lower()
     try:
         if name.endswith(_NIFTI):
@@ -209,15 +209,15 @@ def read_volume(source: str | Path | DicomSeries) -> Volume:
         elif name.endswith(_ITK):
             volume, stored = _read_itk(path)
         else:
-            raise InputError(f"{path}: wanted NIfTI, MHA, NRRD or a DICOM folder, came another ending")
+            raise InputError(f"{path}: expected NIfTI, MHA, NRRD or a DICOM folder, got another ending")
     except InputError:
         raise
     except Exception as e:  # readers raise whatever broken bytes lead them to
         last = [line.strip() for line in str(e).splitlines() if line.strip()][-1:] or [type(e).__name__]
-        raise InputError(f"{path}: wanted a readable volume, came: {last[0][:160]}") from None
+        raise InputError(f"{path}: expected a readable volume, got: {last[0][:160]}") from None
     if not np.isfinite(volume.array).all():
         count = int((~np.isfinite(volume.array)).sum())
-        raise InputError(f"{path}: wanted finite values, came {count} NaN or infinite voxels")
+        raise InputError(f"{path}: expected finite values, got {count} NaN or infinite voxels")
     _check_overflow(volume, stored)
     if np.abs(shear_mm(volume.array.shape, volume.affine)).max() > _STRAIGHT_MM:
         return _straightened(volume)
@@ -226,7 +226,7 @@ def read_volume(source: str | Path | DicomSeries) -> Volume:
 
 def _check_3d(shape: Sequence[int], path: Path) -> None:
     if len(shape) != 3 or min(shape) < 1:
-        raise InputError(f"{path}: wanted a 3-D volume, came shape {list(shape)}")
+        raise InputError(f"{path}: expected a 3-D volume, got shape {list(shape)}")
 
 
 def _read_nifti(path: Path) -> tuple[Volume, np.dtype]:
@@ -238,17 +238,17 @@ def _read_nifti(path: Path) -> tuple[Volume, np.dtype]:
     codes = (int(image.header["sform_code"]), int(image.header["qform_code"]))
     affine = np.asarray(image.affine, dtype=np.float64)
     if not any(codes) or not abs(np.linalg.det(affine[:3, :3])) > 1e-9:
-        raise InputError(f"{path}: wanted an orientation (sform or qform), came none")
+        raise InputError(f"{path}: expected an orientation (sform or qform), got none")
     return Volume(image.get_fdata(dtype=np.float32).reshape(shape), affine, str(path)), image.header.get_data_dtype()
 
 
 def _read_itk(path: Path) -> tuple[Volume, np.dtype]:
     with path.open("rb") as f:
         head = f.read(8192).lower()
-    wanted = b"space directions" if path.suffix.lower() in (".nrrd", ".nhdr") else b"transformmatrix"
-    placed = wanted in head or b"orientation" in head or b"rotation" in head
+    expected = b"space directions" if path.suffix.lower() in (".nrrd", ".nhdr") else b"transformmatrix"
+    placed = expected in head or b"orientation" in head or b"rotation" in head
     if not placed:
-        raise InputError(f"{path}: wanted an orientation ({wanted.decode()} in the header), came none")
+        raise InputError(f"{path}: expected an orientation ({expected.decode()} in the header), got none")
     itk = _load_itk()
     image = itk.imread(str(path))
     array = itk.array_from_image(image)
@@ -260,7 +260,7 @@ def _load_itk() -> Any:
     try:
         import itk
     except ImportError:
-        raise InputError("MHA, NRRD and DICOM: wanted the package itk (pip install itk), found none") from None
+        raise InputError("MHA, NRRD and DICOM: expected the package itk (pip install itk), found none") from None
     return itk
 
 
@@ -281,7 +281,7 @@ def _check_overflow(volume: Volume, stored: np.dtype, padding: float | None = No
     low, high = float(values.min()), float(values.max())
     wrapped_air = stored.kind == "u" and low >= 0 and float(((values > 63_000) & (values < 65_536)).mean()) > 0.05
     if wrapped_air or (stored.kind == "i" and low <= -32_000 and high >= 32_000):
-        raise InputError(f"{volume.source}: wanted values that fit their 16 bits, came {low:g} to {high:g}: an overflow")
+        raise InputError(f"{volume.source}: expected values that fit their 16 bits, got {low:g} to {high:g}: an overflow")
 
 
 def _straightened(volume: Volume) -> Volume:
@@ -289,7 +289,7 @@ def _straightened(volume: Volume) -> Volume:
     height = np.linalg.norm(volume.affine[:3, 2]) * max(volume.array.shape[2] - 1, 1)
     degrees = float(np.degrees(np.arcsin(min(1.0, float(np.linalg.norm(shear)) / height))))
     if degrees > 45:
-        raise InputError(f"{volume.source}: wanted a gantry tilt of 45° or less, came {degrees:.0f}°")
+        raise InputError(f"{volume.source}: expected a gantry tilt of 45° or less, got {degrees:.0f}°")
     outside = -1024.0 if volume.modality == "ct" or looks_like_ct(volume.array) else 0.0
     array, affine = straighten(volume.array, volume.affine, outside)
     return Volume(array, affine, volume.source, volume.modality, [*volume.notes, f"gantry tilt of {degrees:.1f}° corrected"])
@@ -312,26 +312,26 @@ def _one_pass(series: DicomSeries) -> list[tuple[Path, Any]]:
         if len(groups) > 1 and not any(repeats(g) for g in groups.values()):
             if tag == "DiffusionBValue":
                 return groups[max(groups, key=lambda b: float(b) if b != "None" else -1.0)]
-            raise InputError(f"{series}: wanted one volume, came {len(groups)} that differ in {tag}")
-    raise InputError(f"{series}: wanted each slice position once, came positions that repeat")
+            raise InputError(f"{series}: expected one volume, got {len(groups)} that differ in {tag}")
+    raise InputError(f"{series}: expected each slice position once, got positions that repeat")
 
 
 def _read_series(series: DicomSeries) -> Volume:
     why = series.why_no_volume()
     if why:
-        raise InputError(f"{series}: wanted a CT or MRI volume, came {why}")
+        raise InputError(f"{series}: expected a CT or MRI volume, got {why}")
     if any(int(h.get("NumberOfFrames") or 1) > 1 for _, h in series.slices):
-        raise InputError(f"{series}: wanted one slice a file, came multi-frame DICOM; convert it with dcm2niix first")
+        raise InputError(f"{series}: expected one slice a file, got multi-frame DICOM; convert it with dcm2niix first")
     slices = _one_pass(series)
     headers = [h for _, h in slices]
     positions = np.array([_numbers(h, "ImagePositionPatient", 3) for h in headers])
     orientation = _numbers(headers[0], "ImageOrientationPatient", 6)
     pixel = _numbers(headers[0], "PixelSpacing", 2)
     if not (np.isfinite(positions).all() and np.isfinite(orientation).all() and np.isfinite(pixel).all()):
-        raise InputError(f"{series}: wanted position, orientation and pixel spacing in every header, came slices without")
+        raise InputError(f"{series}: expected position, orientation and pixel spacing in every header, got slices without")
     sizes = {(int(h.Rows), int(h.Columns), *np.round(_numbers(h, "PixelSpacing", 2), 3)) for h in headers}
     if len(sizes) > 1:
-        raise InputError(f"{series}: wanted slices of one size and spacing, came {len(sizes)} kinds")
+        raise InputError(f"{series}: expected slices of one size and spacing, got {len(sizes)} kinds")
     normal = np.cross(orientation[:3], orientation[3:])
     heights = positions @ normal
     order = np.argsort(heights)
@@ -340,14 +340,14 @@ def _read_series(series: DicomSeries) -> Volume:
     if gaps.max() > 1.4 * usual or gaps.min() < 0.6 * usual:
         index = int(np.argmax(np.abs(gaps - usual)))
         raise InputError(
-            f"{series}: wanted evenly spaced slices, came a step of {gaps[index]:.2f} mm where the others are {usual:.2f} mm "
+            f"{series}: expected evenly spaced slices, got a step of {gaps[index]:.2f} mm where the others are {usual:.2f} mm "
             f"(after slice {index + 1} of {len(order)}): slices are missing"
         )
     step = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
     straight = positions[order[0]] + np.arange(len(order))[:, None] * step
     off = float(np.linalg.norm(straight - positions[order], axis=1).max())
     if off > max(0.5 * usual, 1.0):
-        raise InputError(f"{series}: wanted slices on one straight line, came one {off:.1f} mm off")
+        raise InputError(f"{series}: expected slices on one straight line, got one {off:.1f} mm off")
     itk = _load_itk()
     planes = []
     for i in order:
@@ -355,7 +355,7 @@ def _read_series(series: DicomSeries) -> Volume:
             planes.append(np.squeeze(itk.array_from_image(itk.imread(str(slices[i][0])))).T)  # slope, intercept applied
         except RuntimeError as e:
             last = [line.strip() for line in str(e).splitlines() if line.strip()][-1]
-            raise InputError(f"{slices[i][0]}: wanted a readable image, came: {last[:160]}") from None
+            raise InputError(f"{slices[i][0]}: expected a readable image, got: {last[:160]}") from None
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = orientation[:3] * pixel[1], orientation[3:] * pixel[0]
     affine[:3, 2], affine[:3, 3] = step, positions[order[0]]
@@ -384,22 +384,26 @@ def check_pair(mri: Volume, ct: Volume) -> None:
     """Refuse a pair whose CT is not in HU, or whose roles are swapped. CT padding below -1024 is set to -1024.
 
     Raises:
-        InputError: names the file, what was wanted and what came.
+        InputError: names the file, what was expected and what it got.
     """
     for volume, role in ((mri, "mr"), (ct, "ct")):
         if volume.modality and volume.modality != role:
-            raise InputError(f"{volume.source}: wanted the {_NAMES[role]}, came a series of modality {_NAMES[volume.modality]}")
+            raise InputError(
+                f"{volume.source}: expected the {_NAMES[role]}, got a series of modality {_NAMES[volume.modality]}"
+            )
     like = (looks_like_ct(mri.array), looks_like_ct(ct.array))
     if like == (True, False):
-        raise InputError(f"{mri.source}: wanted the MRI, came values of a CT: MRI and CT ({ct.source}) look swapped")
+        raise InputError(f"{mri.source}: expected the MRI, got values of a CT: MRI and CT ({ct.source}) look swapped")
     if like[0]:
-        raise InputError(f"{mri.source}: wanted the MRI, came values of a CT like {ct.source}")
+        raise InputError(f"{mri.source}: expected the MRI, got values of a CT like {ct.source}")
     low, high = float(ct.array.min()), float(ct.array.max())
     if low < -20_000 or high > 32_000:
-        raise InputError(f"{ct.source}: wanted CT in HU, came values from {low:g} to {high:g}: a 16-bit overflow")
+        raise InputError(f"{ct.source}: expected CT in HU, got values from {low:g} to {high:g}: a 16-bit overflow")
     if low > -200 or high < 300:
-        raise InputError(f"{ct.source}: wanted CT in HU (air near -1000, bone above 300), came values from {low:g} to {high:g}")
+        raise InputError(
+            f"{ct.source}: expected CT in HU (air near -1000, bone above 300), got values from {low:g} to {high:g}"
+        )
     if low < -1024:
         ct.array = np.maximum(ct.array, -1024)
     if float(mri.array.min()) == float(mri.array.max()):
-        raise InputError(f"{mri.source}: wanted an MRI with contrast, came one constant value ({mri.array.flat[0]:g})")
+        raise InputError(f"{mri.source}: expected an MRI with contrast, got one constant value ({mri.array.flat[0]:g})")

@@ -55,8 +55,8 @@ def _wobbly_ball(rng: np.random.Generator, centre_mm: np.ndarray, radii_mm: np.n
 def _grow_to_volume(field: np.ndarray, tissue: np.ndarray, volume_ml: float) -> np.ndarray:
     """The connected region of `tissue` around the minimum of `field` that holds `volume_ml` (1 voxel = 1 µL)."""
     field = np.where(tissue, field, np.inf)
-    wanted = int(np.clip(round(volume_ml * 1000), 8, tissue.sum()))
-    cutoff = np.partition(field.ravel(), wanted - 1)[wanted - 1]
+    expected = int(np.clip(round(volume_ml * 1000), 8, tissue.sum()))
+    cutoff = np.partition(field.ravel(), expected - 1)[expected - 1]
     parts, _ = ndimage.label(field <= cutoff)
     return parts == parts[np.unravel_index(int(np.argmin(field)), field.shape)]
 
@@ -111,9 +111,9 @@ class PackedLesions:
             with np.load(path, allow_pickle=False) as packed:
                 self._data = {k: packed[k] for k in ("ids", "lower", "shape", "offset", "bits", "affine")}
         except FileNotFoundError:
-            raise InputError(f"{path}: wanted a packed lesion file (.npz), found no such file") from None
+            raise InputError(f"{path}: expected a packed lesion file (.npz), found no such file") from None
         except (KeyError, ValueError, OSError) as e:
-            raise InputError(f"{path}: wanted a packed lesion file (.npz), came something else ({e})") from None
+            raise InputError(f"{path}: expected a packed lesion file (.npz), got something else ({e})") from None
         count = len(self._data["ids"])
         first, last = parse_range(lesion_ids, count)
         self.positions = np.arange(first, last)
@@ -147,7 +147,7 @@ def parse_range(text: str | None, count: int) -> tuple[int, int]:
     try:
         first, last = (int(part) for part in str(text).split(":"))
     except ValueError:
-        raise InputError(f"lesion_ids: wanted FIRST:LAST such as 0:800, came {text!r}") from None
+        raise InputError(f"lesion_ids: expected FIRST:LAST such as 0:800, got {text!r}") from None
     if not 0 <= first < last <= count:
-        raise InputError(f"lesion_ids: wanted a range within 0:{count}, came {text!r}")
+        raise InputError(f"lesion_ids: expected a range within 0:{count}, got {text!r}")
     return first, last

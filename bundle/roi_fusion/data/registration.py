@@ -91,7 +91,7 @@ def _load_itk() -> Any:
     try:
         import itk
     except ImportError:
-        raise InputError("register: wanted the package itk (pip install itk), found none") from None
+        raise InputError("register: expected the package itk (pip install itk), found none") from None
     return itk
 
 
@@ -126,7 +126,7 @@ def _ready_mri(array: np.ndarray, affine: np.ndarray) -> _Scan:
     array = np.asarray(array, dtype=np.float32)
     head = head_mask(array, spacing_mm(affine).tolist(), modality="mri")
     if head.sum() < 64:
-        raise InputError(f"MRI: wanted a head to register, came {int(head.sum())} voxels of tissue")
+        raise InputError(f"MRI: expected a head to register, got {int(head.sum())} voxels of tissue")
     low, high = np.percentile(array[head], [0.5, 99.5])
     low = min(0.0, float(low))
     return _Scan(np.clip((array - low) / max(float(high) - low, 1e-9), 0, 1), affine, head)
@@ -137,7 +137,7 @@ def _ready_ct(array: np.ndarray, affine: np.ndarray) -> _Scan:
     array, affine = block_mean(np.clip(array, -1000, 2000), affine, _LEVELS[-1][0])
     head = head_mask(array, spacing_mm(affine).tolist())
     if head.sum() < 64:
-        raise InputError(f"CT: wanted a head to register, came {int(head.sum())} voxels of tissue")
+        raise InputError(f"CT: expected a head to register, got {int(head.sum())} voxels of tissue")
     # Table and head holder would draw the MRI's air to themselves.
     return _Scan(np.interp(np.where(head, array, -1000), HU_POINTS, SCALED_POINTS).astype(np.float32), affine, head)
 
@@ -296,7 +296,7 @@ def _refine(mri: _Scan, ct: _Scan, matrix: np.ndarray, kind: str, levels: Sequen
     except RuntimeError as e:
         last_line = [line.strip() for line in str(e).splitlines() if line.strip()][-1]
         raise InputError(
-            f"registration: wanted two volumes of one head, came images that ITK cannot align ({last_line})"
+            f"registration: expected two volumes of one head, got images that ITK cannot align ({last_line})"
         ) from None
     return _from_itk_transform(itk, transform)
 
@@ -342,7 +342,7 @@ def _judged(judge: _Similarity, mri: _Scan, matrix: np.ndarray, kind: str) -> Re
         return Registration(np.eye(4), centre, before, before, judge.overlap(np.eye(4)), kind, aligned_before=True)
     if after < before or after <= 0:
         raise InputError(
-            f"registration: wanted a pose better than the given one, came mutual information {after:.3f} after {before:.3f} "
+            f"registration: expected a pose better than the given one, got mutual information {after:.3f} after {before:.3f} "
             f"({moved:.0f} mm away)"
         )
     return Registration(matrix, centre, before, after, judge.overlap(matrix), kind)

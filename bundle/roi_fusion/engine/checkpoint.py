@@ -52,9 +52,9 @@ def check_weights(path: str | Path) -> str:
     load_weights(RoiFusionNet(), path)
     digest, noted = sha256_of(path), path.with_suffix(path.suffix + ".sha256")
     if noted.is_file():
-        wanted = noted.read_text().split()[0] if noted.read_text().split() else ""
-        if wanted != digest:
-            raise InputError(f"{path}: wanted the weights of sha256 {wanted[:12]}…, came {digest[:12]}…")
+        expected = noted.read_text().split()[0] if noted.read_text().split() else ""
+        if expected != digest:
+            raise InputError(f"{path}: expected the weights of sha256 {expected[:12]}…, got {digest[:12]}…")
     return digest
 
 
@@ -79,14 +79,14 @@ _RUN_FILES = (
 def _read(path: str | Path, what: str) -> Any:
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: wanted {what}, found no such file")
+        raise InputError(f"{path}: expected {what}, found no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: wanted {what} of plain tensors, came pickled objects or no checkpoint at all") from None
+        raise InputError(f"{path}: expected {what} of plain tensors, got pickled objects or no checkpoint at all") from None
     except Exception as e:  # torch.load raises whatever the broken bytes lead it to
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise InputError(f"{path}: wanted {what}, came a file that cannot be read ({first[:120]})") from None
+        raise InputError(f"{path}: expected {what}, got a file that cannot be read ({first[:120]})") from None
 
 
 def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
@@ -99,14 +99,14 @@ def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
     if isinstance(state, dict) and "ema" in state:
         state = {k.removeprefix("module."): v for k, v in state["ema"].items() if k.startswith("module.")}
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"{path}: wanted a state_dict of tensors, came {type(state).__name__}")
+        raise InputError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
     own = network.state_dict()
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
     if missing or extra or other:
         first = (missing or extra or other)[0]
         raise InputError(
-            f"{path}: wanted weights of this network, came another's ({len(missing)} missing, {len(extra)} unknown, "
+            f"{path}: expected weights of this network, got another's ({len(missing)} missing, {len(extra)} unknown, "
             f"{len(other)} of other shape, first {first})"
         )
     network.load_state_dict(state)
@@ -142,15 +142,15 @@ def prepare_training(
     if resume:
         state = _read(resume, "a checkpoint to resume (last.pt)")
         if not isinstance(state, dict) or not set(objects) <= set(state):
-            raise InputError(f"{resume}: wanted a checkpoint to resume (last.pt), came a file without {', '.join(objects)}")
+            raise InputError(f"{resume}: expected a checkpoint to resume (last.pt), got a file without {', '.join(objects)}")
         try:
             CheckpointLoader(str(resume), objects, map_location="cpu")(trainer)  # type: ignore[arg-type]  # MONAI annotates a dict
         except (RuntimeError, ValueError, KeyError) as e:
             first = str(e).strip().splitlines()[0]
-            raise InputError(f"{resume}: wanted a checkpoint of this training, came another ({first[:160]})") from None
+            raise InputError(f"{resume}: expected a checkpoint of this training, got another ({first[:160]})") from None
         if trainer.state.epoch >= trainer.state.max_epochs:
             raise InputError(
-                f"{resume}: wanted an unfinished training, came one of {trainer.state.epoch} epochs "
+                f"{resume}: expected an unfinished training, got one of {trainer.state.epoch} epochs "
                 f"with max_epochs {trainer.state.max_epochs}"
             )
         logger.info("resumed %s at epoch %d", resume, trainer.state.epoch)

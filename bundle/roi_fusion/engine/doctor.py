@@ -51,7 +51,7 @@ def diagnose(chart: Chart) -> list[Finding]:
     epochs = [int(r["epoch"]) for r in chart.rows]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
         last, gap = next((a, b) for a, b in pairwise(epochs) if b != a + 1)
-        raise InputError(f"history: wanted every epoch once from {epochs[0]} to {epochs[-1]}, came epoch {gap} behind {last}")
+        raise InputError(f"history: expected every epoch once from {epochs[0]} to {epochs[-1]}, got epoch {gap} behind {last}")
     found = [f for rule in RULES for f in rule(chart)]
     return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
 
@@ -95,14 +95,14 @@ def read_chart(run_dir: str | Path) -> Chart:
     """
     folder = Path(run_dir)
     if not folder.is_dir():
-        raise InputError(f"{folder}: wanted the folder of a training, found no folder")
+        raise InputError(f"{folder}: expected the folder of a training, found no folder")
 
     def read(name: str) -> dict[str, Any]:
         path = folder / name
         try:
             return json.loads(path.read_text()) if path.is_file() else {}
         except ValueError as e:
-            raise InputError(f"{path}: wanted JSON, came {e}") from None
+            raise InputError(f"{path}: expected JSON, got {e}") from None
 
     start = read("start_check.json")
     rows = read_history(folder) if (folder / "history.jsonl").is_file() or not start else []
@@ -125,9 +125,9 @@ def prescription(chart: Chart) -> str:
     lines.append("")
     for gate in gates(chart):
         state = {None: "not reached", True: "passed", False: "MISSED"}[gate["passed"]]
-        wanted = f" > {gate['least']:g}" if gate["least"] is not None else ""
+        expected = f" > {gate['least']:g}" if gate["least"] is not None else ""
         value = f" ({gate['value']:.3f})" if gate["value"] is not None and gate["passed"] is not None else ""
-        lines.append(f"gate of epoch {gate['epoch']}: {gate['metric']}{wanted}: {state}{value}")
+        lines.append(f"gate of epoch {gate['epoch']}: {gate['metric']}{expected}: {state}{value}")
     return "\n".join(lines)
 
 
@@ -149,7 +149,7 @@ class Doctor:
 
     def __init__(self, output_dir: str | Path, dataset: Any, inferer: Any, scheduler: Any, stop_on: str = "never") -> None:
         if stop_on not in ("never", "critical"):
-            raise InputError(f"stop_on: wanted never or critical, came {stop_on!r}")
+            raise InputError(f"stop_on: expected never or critical, got {stop_on!r}")
         self.folder, self.dataset, self.inferer, self.scheduler, self.stop_on = (
             Path(output_dir),
             dataset,

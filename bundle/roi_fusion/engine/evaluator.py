@@ -45,7 +45,7 @@ def mask_names(guidance_masks: str | Sequence[str]) -> tuple[str, ...]:
     names = (guidance_masks,) if isinstance(guidance_masks, str) else tuple(guidance_masks)
     for name in names:
         if name not in MASK_NAMES:
-            raise InputError(f"guidance_masks: wanted names of {', '.join(MASK_NAMES)}, came {name!r}")
+            raise InputError(f"guidance_masks: expected names of {', '.join(MASK_NAMES)}, got {name!r}")
     return names
 
 
@@ -247,5 +247,5 @@ def require_results(evaluator: Any, dataset: Any) -> None:
     errors = dict(getattr(dataset, "errors", {}))
     done = len({r["case"] for r in getattr(evaluator.state, "case_rows", [])})
     if not done:
-        raise InputError(next(iter(errors.values()), "wanted at least one usable case, came none"))
+        raise InputError(next(iter(errors.values()), "expected at least one usable case, got none"))
     logger.info("%d case%s done, %d refused", done, "s" if done > 1 else "", len(errors))

@@ -78,7 +78,7 @@ class NonFiniteGuard:
         broken = [k for k, v in self.loss.components.items() if k != "total" and not bool(torch.isfinite(v).all())]
         files = _files_of(state.batch)
         raise InputError(
-            f"loss: wanted a finite number at iteration {engine.state.iteration}, came "
+            f"loss: expected a finite number at iteration {engine.state.iteration}, got "
             f"{', '.join(broken) or 'total'} not finite for the batch of {', '.join(files)}"
         )
 
@@ -99,7 +99,7 @@ class GradientClipper:
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], max_norm: float = 1.0) -> None:
         if not max_norm > 0:
-            raise InputError(f"gradient_clip: wanted a norm above 0, came {max_norm}")
+            raise InputError(f"gradient_clip: expected a norm above 0, got {max_norm}")
         self.parameters, self.max_norm = list(parameters), float(max_norm)
 
     def attach(self, engine: Engine) -> None:

@@ -68,7 +68,7 @@ class SamplingInferer(Inferer):
         precision: str = "auto",
     ) -> None:
         if int(num_samples) != num_samples or num_samples < 1:
-            raise InputError(f"num_samples: wanted a whole number of 1 or more, came {num_samples}")
+            raise InputError(f"num_samples: expected a whole number of 1 or more, got {num_samples}")
         self.levels = inference_levels(scheduler, num_inference_steps)
         self.num_samples, self.seed = int(num_samples), int(seed)
         self.sampler = sampler
@@ -226,6 +226,6 @@ def _network_of(module: nn.Module) -> RoiFusionNet:
     while not hasattr(module, "encode"):
         inner = getattr(module, "module", None) or getattr(module, "network", None)
         if inner is None:
-            raise InputError(f"network: wanted a RoiFusionNet, came {type(module).__name__}")
+            raise InputError(f"network: expected a RoiFusionNet, got {type(module).__name__}")
         module = inner
     return module  # type: ignore[return-value]

@@ -43,7 +43,7 @@ def prepare(mri_path: str | Path, ct_path: str | Path, bundle_root: str | Path =
         ``intensity`` the constants of its normalisation; ``bone``, ``brain``, ``head`` and others lie beside them.
 
     Raises:
-        InputError: when the pair cannot be used; the sentence names the file, what was wanted and what came.
+        InputError: when the pair cannot be used; the sentence names the file, what was expected and what it got.
     """
     return _prepare(inference_parser({}, bundle_root), mri_path, ct_path)
 
@@ -126,6 +126,6 @@ def predict(
         ``affine`` ``[4, 4]``.
 
     Raises:
-        InputError: when the pair, the weights or a knob cannot be used; the sentence says what was wanted and what came.
+        InputError: when the pair, the weights or a knob cannot be used; the sentence says what was expected and what it got.
     """
     return Predictor(checkpoint, device=device, bundle_root=bundle_root, **knobs)(mri_path, ct_path, output_dir)

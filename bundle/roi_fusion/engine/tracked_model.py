@@ -36,7 +36,7 @@ class FusionModel(PythonModel):
             InputError: when a column is missing or a pair cannot be used.
         """
         if not {"mri", "ct"} <= set(model_input):
-            raise InputError(f"model_input: wanted the columns mri and ct, came {', '.join(map(str, model_input)) or 'none'}")
+            raise InputError(f"model_input: expected the columns mri and ct, got {', '.join(map(str, model_input)) or 'none'}")
         rows = []
         for row in pd.DataFrame(model_input).to_dict("records"):
             output_dir = Path(row.get("output_dir") or Path(row["mri"]).resolve().parent / "roi_fusion")

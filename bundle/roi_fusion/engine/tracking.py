@@ -48,7 +48,7 @@ def bundle_copy(bundle_root: str | Path, run_dir: str | Path, folder: str | Path
     """
     weights = Path(run_dir) / "model.pt"
     if not weights.is_file():
-        raise InputError(f"register_model: wanted best weights at {weights}, found none (was there a validation?)")
+        raise InputError(f"register_model: expected best weights at {weights}, found none (was there a validation?)")
     source, target = Path(bundle_root), Path(folder) / "bundle"
     for name in ("configs", "roi_fusion"):
         shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -99,7 +99,7 @@ class TrackingHandler(MLFlowHandler):
                 run_name=run_name or unique_run_name(),
             )
         except ImportError:
-            raise InputError("tracking: wanted mlflow, which is not installed: pip install mlflow") from None
+            raise InputError("tracking: expected mlflow, which is not installed: pip install mlflow") from None
         except ValueError as e:
             raise InputError(f"tracking_uri: {e}") from None
         self.folder, self.evaluator, self.bundle_root = Path(output_dir), evaluator, Path(bundle_root)

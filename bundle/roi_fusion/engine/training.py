@@ -80,7 +80,7 @@ class TrainingInferer(Inferer):
     def __init__(self, scheduler: Scheduler, full_noise_share: float = 0.75, zero_share: float = 0.4) -> None:
         for name, share in (("full_noise_share", full_noise_share), ("zero_share", zero_share)):
             if not 0 <= share <= 1:
-                raise InputError(f"{name}: wanted a share from 0 to 1, came {share}")
+                raise InputError(f"{name}: expected a share from 0 to 1, got {share}")
         self.scheduler, self.full_noise_share, self.zero_share = scheduler, full_noise_share, zero_share
 
     def __call__(  # type: ignore[override]
@@ -109,7 +109,7 @@ def make_ema(network: nn.Module, decay: float = 0.999) -> AveragedModel:
         InputError: when the decay is not within 0…1.
     """
     if not 0 <= decay < 1:
-        raise InputError(f"ema_decay: wanted a number from 0 to below 1, came {decay}")
+        raise InputError(f"ema_decay: expected a number from 0 to below 1, got {decay}")
 
     def average(averaged: torch.Tensor, current: torch.Tensor, updates: torch.Tensor | int) -> torch.Tensor:
         keep = min(decay, (1 + int(updates)) / (10 + int(updates)))
@@ -129,8 +129,8 @@ def plan_learning_rate(
     peak = float(optimizer.param_groups[0]["lr"])
     if warmup_steps < 0 or not 0 <= final_learning_rate <= peak:
         raise InputError(
-            f"learning rate: wanted warmup_steps of 0 or more and a final rate from 0 to {peak:g}, "
-            f"came {warmup_steps} and {final_learning_rate:g}"
+            f"learning rate: expected warmup_steps of 0 or more and a final rate from 0 to {peak:g}, "
+            f"got {warmup_steps} and {final_learning_rate:g}"
         )
     warmup = min(int(warmup_steps), max(total_steps // 2, 1))  # a short run still reaches its peak
     floor = final_learning_rate / peak

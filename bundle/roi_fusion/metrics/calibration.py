@@ -35,10 +35,10 @@ Array = np.ndarray | torch.Tensor
 def _probabilities(name: str, probability: Array, reference: Array, region: Array) -> tuple[np.ndarray, np.ndarray]:
     p, r, m = (np.asarray(t.detach().cpu() if isinstance(t, torch.Tensor) else t) for t in (probability, reference, region))
     if p.shape != r.shape or p.shape != m.shape:
-        raise InputError(f"{name}: wanted equal shapes, came {p.shape}, {r.shape} and {m.shape}")
+        raise InputError(f"{name}: expected equal shapes, got {p.shape}, {r.shape} and {m.shape}")
     p, r = p[m > 0].astype(np.float64), r[m > 0] > 0
     if p.size and not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
-        raise InputError(f"{name}: wanted probabilities from 0 to 1, came {p.min():g} to {p.max():g}")
+        raise InputError(f"{name}: expected probabilities from 0 to 1, got {p.min():g} to {p.max():g}")
     return p, r
 
 
@@ -56,7 +56,7 @@ def reliability_curve(probability: Array, reference: Array, region: Array, *, nu
         ``count``; each ``[num_bins]``.
     """
     if num_bins < 1:
-        raise InputError(f"reliability_curve: wanted num_bins of 1 or more, came {num_bins}")
+        raise InputError(f"reliability_curve: expected num_bins of 1 or more, got {num_bins}")
     p, r = _probabilities("reliability_curve", probability, reference, region)
     bins = np.minimum((p * num_bins).astype(int), num_bins - 1)
     count = np.bincount(bins, minlength=num_bins)
@@ -118,7 +118,7 @@ def fit_temperature(cases: Sequence[Draws]) -> float:
     """
     judged = [c for c in cases if c.judged.any()]
     if not judged:
-        raise InputError("calibration: wanted cases with a lesion or a predicted one, came none")
+        raise InputError("calibration: expected cases with a lesion or a predicted one, got none")
 
     def brier(log_temperature: float) -> float:
         errors = [c.probability(math.exp(log_temperature))[c.judged] - c.label[c.judged] for c in judged]
@@ -134,7 +134,7 @@ def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
     missed lesion costs.
     """
     if not any(c.label.any() for c in cases):
-        raise InputError("calibration: wanted cases with a lesion, came none")
+        raise InputError("calibration: expected cases with a lesion, got none")
     known = [(c.probability(temperature), c.label > 0) for c in cases]
 
     def mean_dice(threshold: float) -> float:
@@ -165,7 +165,7 @@ def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: fl
     n = len(cases)
     rank = math.ceil((n + 1) * coverage)
     if rank > n:
-        raise InputError(f"calibration: wanted at least {math.ceil(round(coverage / (1 - coverage), 6))} cases, came {n}")
+        raise InputError(f"calibration: expected at least {math.ceil(round(coverage / (1 - coverage), 6))} cases, got {n}")
     scores = []
     for case in cases:
         p = case.probability(temperature)

@@ -25,11 +25,11 @@ __all__ = ["FusionMetrics", "baselines", "hyperdense_shown", "regional_psnr", "r
 def _checked(name: str, first: torch.Tensor, *others: torch.Tensor, data_range: float = 1.0) -> None:
     for other in others:
         if other.shape != first.shape:
-            raise InputError(f"{name}: wanted equal shapes, came {tuple(first.shape)} and {tuple(other.shape)}")
+            raise InputError(f"{name}: expected equal shapes, got {tuple(first.shape)} and {tuple(other.shape)}")
     if first.ndim not in (4, 5) or first.shape[1] != 1:
-        raise InputError(f"{name}: wanted [B, 1, X, Y, Z] or [B, 1, X, Y], came {tuple(first.shape)}")
+        raise InputError(f"{name}: expected [B, 1, X, Y, Z] or [B, 1, X, Y], got {tuple(first.shape)}")
     if not data_range > 0:
-        raise InputError(f"{name}: wanted a data_range above 0, came {data_range}")
+        raise InputError(f"{name}: expected a data_range above 0, got {data_range}")
 
 
 def _mean_over(values: torch.Tensor, roi: torch.Tensor) -> torch.Tensor:

@@ -27,10 +27,10 @@ def _binary(name: str, mask: Array) -> np.ndarray:
     while array.ndim > 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (2, 3):
-        raise InputError(f"{name}: wanted one 2-D or 3-D mask, came shape {tuple(array.shape)}")
+        raise InputError(f"{name}: expected one 2-D or 3-D mask, got shape {tuple(array.shape)}")
     if array.dtype != bool:
         if not np.isin(array, (0, 1)).all():
-            raise InputError(f"{name}: wanted a mask of 0 and 1, came values such as {array[~np.isin(array, (0, 1))][0]:g}")
+            raise InputError(f"{name}: expected a mask of 0 and 1, got values such as {array[~np.isin(array, (0, 1))][0]:g}")
         array = array > 0
     return array
 
@@ -38,10 +38,10 @@ def _binary(name: str, mask: Array) -> np.ndarray:
 def _pair(name: str, pred: Array, reference: Array, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     p, r = _binary(f"{name}: pred", pred), _binary(f"{name}: reference", reference)
     if p.shape != r.shape:
-        raise InputError(f"{name}: wanted equal shapes, came {p.shape} and {r.shape}")
+        raise InputError(f"{name}: expected equal shapes, got {p.shape} and {r.shape}")
     spacing = np.asarray([float(s) for s in spacing_mm]) if spacing_mm is not None else np.empty(0)
     if len(spacing) != p.ndim or not (np.isfinite(spacing) & (spacing > 0)).all():
-        raise InputError(f"{name}: wanted spacing_mm as {p.ndim} positive lengths, came {spacing_mm}")
+        raise InputError(f"{name}: expected spacing_mm as {p.ndim} positive lengths, got {spacing_mm}")
     return p, r, spacing
 
 
@@ -75,7 +75,7 @@ def lesion_metrics(
     """
     p, r, spacing = _pair("lesion_metrics", pred, reference, spacing_mm)
     if not tolerance_mm >= 0:
-        raise InputError(f"lesion_metrics: wanted tolerance_mm of 0 or more, came {tolerance_mm}")
+        raise InputError(f"lesion_metrics: expected tolerance_mm of 0 or more, got {tolerance_mm}")
     voxel_ml = float(np.prod(spacing)) / 1000 if p.ndim == 3 else float("nan")
     n_pred, n_ref = np.count_nonzero(p), np.count_nonzero(r)
     out: dict[str, float] = {"volume_difference_ml": (n_pred - n_ref) * voxel_ml}

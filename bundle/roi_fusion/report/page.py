@@ -138,7 +138,7 @@ def metrics_text(output_dir: str | Path) -> str:
     """
     path = Path(output_dir) / "summary.json"
     if not path.is_file():
-        raise InputError(f"{path}: wanted the summary of an evaluation, found no such file")
+        raise InputError(f"{path}: expected the summary of an evaluation, found no such file")
     summary = json.loads(path.read_text())
     table = _table(summary["methods"])
     width = max(len(h) for h in table["head"])
@@ -186,7 +186,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").is_file() else None
     refused = json.loads((folder / "errors.json").read_text()) if (folder / "errors.json").is_file() else {}
     if not results and not curves and summary is None and not refused:
-        raise InputError(f"{folder}: wanted a folder of results or of a training, found neither")
+        raise InputError(f"{folder}: expected a folder of results or of a training, found neither")
     cases = []
     for path in _case_order(folder, results)[:max_cases]:
         facts = json.loads((path / "result.json").read_text())

@@ -105,10 +105,10 @@ def case_figure(folder: str | Path, label: str | Path | None = None, num_slices:
     try:
         facts = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError) as e:
-        raise InputError(f"{folder}: wanted a result folder with result.json, came none that can be read ({e})") from None
+        raise InputError(f"{folder}: expected a result folder with result.json, got none that can be read ({e})") from None
     source = facts["mri"] or facts["ct"]
     if not Path(source).is_file():
-        raise InputError(f"{source}: wanted the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")
+        raise InputError(f"{source}: expected the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")
     reference = nib.load(source)
     mri = _load(source) if facts["mri"] else None
     ct = _load(facts["ct"], reference) if facts["ct"] else None

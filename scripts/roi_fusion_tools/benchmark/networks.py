@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import CaseDataset, collate_cases, load_datalist
 from roi_fusion.engine.checkpoint import load_weights
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 from .peers import PATCH_SIZE, SEGMENTERS, DiffusionPeer, MriLesionNet, UngatedNet, make_segmenter, train_peer, training_parts
@@ -119,18 +119,18 @@ def train_networks(
     Args:
         names: some of :data:`NETWORKS`.
         folder: gets ``<name>.pt`` and ``<name>.json``.
-        data: gives the folder of phantoms, misregistered (False) or registered (True), when it is wanted.
+        data: gives the folder of phantoms, misregistered (False) or registered (True), when it is expected.
         cases: the first ones of a folder.
         minutes, search_minutes: of processor time, of the segmenters and of ours.
         ablation_minutes: of what takes the learning rate that ours chose.
         learning_rates: to choose from.
     """
-    wanted = [name for name in names if not (folder / f"{name}.pt").is_file()]
-    if not wanted:
+    expected = [name for name in names if not (folder / f"{name}.pt").is_file()]
+    if not expected:
         return
     folder.mkdir(exist_ok=True)
     loaded: tuple[Path, CaseDataset] | None = None
-    for name in wanted:
+    for name in expected:
         ablation = ABLATIONS.get(name, Ablation(name))
         dataset_dir = data(ablation.registered)
         parts = training_parts(dataset_dir, patch_size=list(PATCH_SIZE), preset="stroke", precision="bf16", **ablation.knobs)
@@ -155,7 +155,9 @@ def train_networks(
 def _rate_of_ours(folder: Path) -> float:
     facts = folder / f"{OURS}.json"
     if not facts.is_file():
-        raise InputError(f"{facts}: wanted the training of ours, whose learning rate the ablations take; train {OURS!r} first")
+        raise InputError(
+            f"{facts}: expected the training of ours, whose learning rate the ablations take; train {OURS!r} first"
+        )
     return float(json.loads(facts.read_text())["learning_rate"])
 
 

@@ -20,7 +20,6 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import DiffusionModelUNet, DynUNet, SegResNet
 from monai.networks.schedulers import DDIMScheduler
 from monai.utils import OptionalImportError
-from roi_fusion.errors import InputError
 from torch import nn
 
 from roi_fusion.config.knobs import BUNDLE_ROOT
@@ -29,6 +28,7 @@ from roi_fusion.core.losses import RoiFusionLoss
 from roi_fusion.core.network import Pyramid, RoiFusionNet, unfold_plane
 from roi_fusion.core.target import ct_weight, fusion_target
 from roi_fusion.engine.training import prepare_batch
+from roi_fusion.errors import InputError
 
 __all__ = [
     "PATCH_SIZE",
@@ -92,7 +92,7 @@ def make_segmenter(name: str) -> nn.Module:
         strides = [(1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2), (2, 2, 1), (2, 2, 1)]
         kernels = [(3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)]
         return DynUNet(3, 2, 1, kernels, strides, strides[1:], filters=(32, 64, 128, 256, 320, 320))
-    raise InputError(f"peer: wanted one of {', '.join(SEGMENTERS)}, came {name!r}")
+    raise InputError(f"peer: expected one of {', '.join(SEGMENTERS)}, got {name!r}")
 
 
 class _HalfPrecision(nn.Module):
@@ -121,7 +121,7 @@ class DiffusionPeer(nn.Module):
                 3, 3, 1, num_res_blocks=2, channels=list(channels), attention_levels=[False] * len(channels), norm_num_groups=16
             )
         except OptionalImportError as e:
-            raise InputError('plain diffusion: wanted einops, it is missing; pip install "roi-fusion[benchmark]"') from e
+            raise InputError('plain diffusion: expected einops, it is missing; pip install "roi-fusion[benchmark]"') from e
         self.divisor = 2 ** (len(channels) - 1)
         self.scheduler = DDIMScheduler(1000, schedule="linear_beta", clip_sample=False)
 

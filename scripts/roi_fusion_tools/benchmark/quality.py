@@ -92,15 +92,15 @@ class QualityOptions:
     def __post_init__(self) -> None:
         for name in ("cases", "train_cases", "peer_cases"):
             if int(getattr(self, name)) != getattr(self, name) or getattr(self, name) < 1:
-                raise InputError(f"{name}: wanted a whole number of 1 or more, came {getattr(self, name)}")
+                raise InputError(f"{name}: expected a whole number of 1 or more, got {getattr(self, name)}")
         for name in ("minutes", "search_minutes", "ablation_minutes"):
             if not getattr(self, name) > 0:
-                raise InputError(f"{name}: wanted more than 0, came {getattr(self, name)}")
+                raise InputError(f"{name}: expected more than 0, got {getattr(self, name)}")
         for name in self.networks:
             if name not in NETWORKS:
-                raise InputError(f"networks: wanted some of {'; '.join(NETWORKS)}, came {name!r}")
+                raise InputError(f"networks: expected some of {'; '.join(NETWORKS)}, got {name!r}")
         if not self.learning_rates or not min(self.learning_rates) > 0:
-            raise InputError(f"learning_rates: wanted positive numbers, came {self.learning_rates}")
+            raise InputError(f"learning_rates: expected positive numbers, got {self.learning_rates}")
 
 
 def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
     """
     for stage in stages:
         if stage not in STAGES:
-            raise InputError(f"stages: wanted some of {', '.join(STAGES)}, came {stage!r}")
+            raise InputError(f"stages: expected some of {', '.join(STAGES)}, got {stage!r}")
     if options.earlier:  # an error found after hours of measuring would be found late
         _read_earlier(_stated(options), Path(options.earlier))
     root = Path(options.output_dir)
@@ -136,16 +136,16 @@ def run_quality(options: QualityOptions, stages: Sequence[str] = STAGES) -> dict
 def _begin_or_continue(options: QualityOptions, root: Path) -> None:
     """Note in ``run.json`` what the folder's numbers hold for, and refuse to mix others with them."""
     fixed = ("train_cases", "minutes", "search_minutes", "ablation_minutes", "learning_rates", "precision")
-    wanted = {name: getattr(options, name) for name in fixed}
-    wanted = json.loads(json.dumps({"checkpoint": check_weights(options.checkpoint), **wanted}))
+    expected = {name: getattr(options, name) for name in fixed}
+    expected = json.loads(json.dumps({"checkpoint": check_weights(options.checkpoint), **expected}))
     file = root / "run.json"
     if not file.is_file():
-        write_json(file, wanted)
+        write_json(file, expected)
         return
     held = json.loads(file.read_text())
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if held.get(name) != value:
-            raise InputError(f"{file}: wanted {name} {held.get(name)} as before, came {value}; take another output_dir")
+            raise InputError(f"{file}: expected {name} {held.get(name)} as before, got {value}; take another output_dir")
 
 
 def _phantoms(options: QualityOptions, folder: Path, count: int, misregistration_mm: float, ids: str, seed: int) -> Path:
@@ -269,9 +269,9 @@ def _crop(item: Mapping[str, Any], size: Sequence[int]) -> dict[str, Any]:
     columns = (bone[:, :, middle[2]].sum(0) > 0).nonzero()
     middle[1] = int(columns.max()) - size[1] // 3
     box = [slice(None)]
-    for centre, n, wanted in zip(middle, bone.shape, size):
-        start = max(0, min(centre - wanted // 2, n - wanted))
-        box.append(slice(start, start + wanted))
+    for centre, n, expected in zip(middle, bone.shape, size):
+        start = max(0, min(centre - expected // 2, n - expected))
+        box.append(slice(start, start + expected))
     out = dict(item)
     for key in ("image", "ct", "label", "brain", "bone", "dense", "head"):
         if key in out:
@@ -324,11 +324,11 @@ def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
         held: dict[str, Any] = json.loads(file.read_text())
         found = {name: held[name] for name in ("methods", "options", "tests", "trainings", "versions")}
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: wanted the result of benchmark.py quality, found none") from None
+        raise InputError(f"{file}: expected the result of benchmark.py quality, found none") from None
     for name, value in json.loads(json.dumps(options)).items():
         came = found["options"].get(name)
         if name not in ("networks", "num_workers") and came != value:
-            raise InputError(f"{file}: wanted {name} {value} as in this run, came {came}")
+            raise InputError(f"{file}: expected {name} {value} as in this run, got {came}")
     return held
 
 

@@ -97,7 +97,7 @@ def run_robustness(
         precision: of the network's passes.
     """
     if int(cases) != cases or cases < 1:
-        raise InputError(f"cases: wanted a whole number of 1 or more, came {cases}")
+        raise InputError(f"cases: expected a whole number of 1 or more, got {cases}")
     root = Path(output_dir)
     source = root / "robustness_cases"
     make_phantoms(source, cases, PhantomConfig(lesion_free_share=0.0), lesions=PackedLesions(lesions, "800:900"), seed=77)

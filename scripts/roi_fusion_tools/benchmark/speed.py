@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from roi_fusion.errors import InputError
 from torch import nn
 
 from roi_fusion.config.check import inference_parser
@@ -27,6 +26,7 @@ from roi_fusion.data.results import versions
 from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.training import prepare_batch
+from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 from ..phantoms.render import PhantomConfig
@@ -62,7 +62,7 @@ def run_speed(output_dir: str | Path, checkpoint: str | Path, repeats: int = 2) 
         repeats: of each measurement; the fastest counts.
     """
     if int(repeats) != repeats or repeats < 1:
-        raise InputError(f"repeats: wanted a whole number of 1 or more, came {repeats}")
+        raise InputError(f"repeats: expected a whole number of 1 or more, got {repeats}")
     root = Path(output_dir)
     data = root / "speed_case"
     list(write_phantoms(data, 1, PhantomConfig(contrast="adc"), seed=1))
@@ -113,7 +113,7 @@ def _files_to_files(
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise InputError(f"{command[1]}: wanted a measurement, came: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        raise InputError(f"{command[1]}: expected a measurement, got: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     logger.info("%s", found)
     return found

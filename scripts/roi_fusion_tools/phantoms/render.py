@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from roi_fusion.errors import InputError
 from scipy import ndimage
 
 from roi_fusion.data.atlas import mni_tissue
 from roi_fusion.data.lesions import Lesion, PackedLesions, procedural_lesion
+from roi_fusion.errors import InputError
 
 from .anatomy import TISSUES, Anatomy, _rotation, grid_points, smooth_field
 
@@ -65,15 +65,15 @@ class PhantomConfig:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise InputError(f"shape: wanted three positive integers such as 256,256,26, came {self.shape}")
+            raise InputError(f"shape: expected three positive integers such as 256,256,26, got {self.shape}")
         if len(self.spacing_mm) != 3 or not min(self.spacing_mm) > 0:
-            raise InputError(f"spacing_mm: wanted three positive lengths such as 0.9,0.9,6, came {self.spacing_mm}")
+            raise InputError(f"spacing_mm: expected three positive lengths such as 0.9,0.9,6, got {self.spacing_mm}")
         if not self.contrasts or not set(self.contrasts) <= set(CONTRASTS):
-            raise InputError(f"contrast: wanted random or some of {', '.join(CONTRASTS)}, came {self.contrast!r}")
+            raise InputError(f"contrast: expected random or some of {', '.join(CONTRASTS)}, got {self.contrast!r}")
         if not 0 <= self.lesion_free_share <= 1:
-            raise InputError(f"lesion_free_share: wanted a share from 0 to 1, came {self.lesion_free_share}")
+            raise InputError(f"lesion_free_share: expected a share from 0 to 1, got {self.lesion_free_share}")
         if self.misregistration_mm < 0:
-            raise InputError(f"misregistration_mm: wanted 0 or more, came {self.misregistration_mm}")
+            raise InputError(f"misregistration_mm: expected 0 or more, got {self.misregistration_mm}")
 
     @property
     def contrasts(self) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import nibabel as nib
 import torch
-from roi_fusion.errors import InputError
 from tqdm import tqdm
 
 from roi_fusion.data.lesions import PackedLesions
+from roi_fusion.errors import InputError
 
 from .render import PhantomConfig, draw_phantom
 
@@ -49,11 +49,11 @@ def write_phantoms(
         The name of each case once its files are written.
     """
     if int(num_cases) != num_cases or num_cases < 1:
-        raise InputError(f"num_cases: wanted a whole number of 1 or more, came {num_cases}")
+        raise InputError(f"num_cases: expected a whole number of 1 or more, got {num_cases}")
     if seed < 0:
-        raise InputError(f"seed: wanted a whole number of 0 or more, came {seed}")
+        raise InputError(f"seed: expected a whole number of 0 or more, got {seed}")
     if int(num_workers) != num_workers or num_workers < 0:
-        raise InputError(f"num_workers: wanted 0 or more, came {num_workers}")
+        raise InputError(f"num_workers: expected 0 or more, got {num_workers}")
     root = Path(output_dir)
     root.mkdir(parents=True, exist_ok=True)
     shapes = "procedural" if lesions is None else f"packed {lesions.positions[0]}:{lesions.positions[-1] + 1}"

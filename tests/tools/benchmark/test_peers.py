@@ -4,10 +4,10 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.utils import OptionalImportError
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.errors import InputError
 from roi_fusion_tools.benchmark import peers
 from roi_fusion_tools.benchmark.peers import (
     SEGMENTERS,
@@ -51,7 +51,7 @@ def test_segmenters_take_any_size(name: str) -> None:
     probability = segment(network, torch.randn(1, 2, 40, 36, 3), patch_size=(32, 32, 8))
     assert probability.shape == (1, 1, 40, 36, 3)
     assert 0 <= float(probability.min()) <= float(probability.max()) <= 1
-    with pytest.raises(InputError, match="peer: wanted one of segresnet, dynunet"):
+    with pytest.raises(InputError, match="peer: expected one of segresnet, dynunet"):
         make_segmenter("unet")
 
 
@@ -76,7 +76,7 @@ def test_without_einops_the_plain_diffusion_says_what_to_install(monkeypatch: py
         raise OptionalImportError("from einops.layers.torch import Rearrange (No module named 'einops').")
 
     monkeypatch.setattr(peers, "DiffusionModelUNet", missing)
-    with pytest.raises(InputError, match=r"wanted einops.*benchmark"):
+    with pytest.raises(InputError, match=r"expected einops.*benchmark"):
         DiffusionPeer()
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 from scipy import stats
 
 import roi_fusion_tools.benchmark.networks as benchmark_networks
 import roi_fusion_tools.benchmark.quality as benchmark
 from conftest import BUNDLE, ROOT
+from roi_fusion.errors import InputError
 from roi_fusion_tools.benchmark.comparison import compare
 from roi_fusion_tools.benchmark.documents import benchmark_document, eval_metrics, model_card_parts
 from roi_fusion_tools.benchmark.quality import QualityOptions, run_quality
@@ -98,7 +98,7 @@ def test_what_is_done_is_not_done_again(finished: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(benchmark, "sample_case", never)
     before = json.loads((finished / "quality.json").read_text())
     assert json.loads(json.dumps(run_quality(_options(finished)), allow_nan=True))["methods"] == before["methods"]
-    with pytest.raises(InputError, match=r"run\.json: wanted minutes 0\.01 as before, came 3"):
+    with pytest.raises(InputError, match=r"run\.json: expected minutes 0\.01 as before, got 3"):
         run_quality(replace(_options(finished), minutes=3))
     fewer = run_quality(replace(_options(finished), cases=1, peer_cases=1), ["shipped"])["methods"]
     assert {m["cases"] for m in fewer.values()} == {1}
@@ -136,28 +136,28 @@ def test_trained_networks_can_be_taken_over_from_an_earlier_run(tmp_path: Path) 
     assert content["trainings"] == earlier["trainings"]
     assert content["taken_over"] == {"methods": ["ours", "dynunet"], "versions": {"torch": "2"}}
     content["options"]["minutes"] = 22.0  # type: ignore[index]
-    with pytest.raises(InputError, match=r"quality\.json: wanted minutes 22\.0 as in this run, came 1\.0"):
+    with pytest.raises(InputError, match=r"quality\.json: expected minutes 22\.0 as in this run, got 1\.0"):
         benchmark._take_over(content, file)
     file.write_text("[]")
-    with pytest.raises(InputError, match=r"wanted the result of benchmark\.py quality"):
+    with pytest.raises(InputError, match=r"expected the result of benchmark\.py quality"):
         benchmark._take_over(content, file)
 
 
 def test_ablations_want_the_training_of_ours_first(small_dataset: Path, tmp_path: Path) -> None:
     for name in ("train_cases", "test_cases"):
         shutil.copytree(small_dataset, tmp_path / name)
-    with pytest.raises(InputError, match=r"ours\.json: wanted the training of ours"):
+    with pytest.raises(InputError, match=r"ours\.json: expected the training of ours"):
         run_quality(replace(_options(tmp_path), networks=("no_gate",)), ["train"])
 
 
 def test_missing_weights_are_named_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.pt: wanted"):
+    with pytest.raises(InputError, match=r"none\.pt: expected"):
         run_quality(replace(_options(tmp_path), checkpoint=str(tmp_path / "none.pt")))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_earlier_result_that_is_not_there_is_named_before_anything_is_measured(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json: wanted the result of benchmark\.py quality, found none"):
+    with pytest.raises(InputError, match=r"none\.json: expected the result of benchmark\.py quality, found none"):
         run_quality(replace(_options(tmp_path), earlier=str(tmp_path / "none.json")), ["shipped"])
     assert not list(tmp_path.iterdir())
 
@@ -195,11 +195,11 @@ def test_documents_hold_the_numbers(finished: Path, tmp_path: Path) -> None:
         ({"minutes": 0.0}, "minutes"),
         ({"learning_rates": ()}, "learning_rates"),
         ({"ablation_minutes": 0.0}, "ablation_minutes"),
-        ({"networks": ("unet",)}, "networks: wanted some of segresnet"),
+        ({"networks": ("unet",)}, "networks: expected some of segresnet"),
     ],
 )
 def test_bad_options_are_refused(change: dict, word: str) -> None:
     with pytest.raises(InputError, match=word):
         QualityOptions("out", "lesions.npz", WEIGHTS, **change)
-    with pytest.raises(InputError, match="stages: wanted some of train, shipped, peers, diffusion, came 'all'"):
+    with pytest.raises(InputError, match="stages: expected some of train, shipped, peers, diffusion, got 'all'"):
         run_quality(QualityOptions("out", "lesions.npz", WEIGHTS), ["all"])

@@ -7,9 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from roi_fusion.errors import InputError
 
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.errors import InputError
 from roi_fusion_tools.benchmark.robustness import CONDITIONS, _changed, _scores, run_robustness
 
 
@@ -44,5 +44,5 @@ def test_scores_leave_out_what_a_missing_volume_cannot_have(small_dataset: Path,
 
 
 def test_bad_counts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cases: wanted a whole number"):
+    with pytest.raises(InputError, match="cases: expected a whole number"):
         run_robustness(tmp_path, "none.npz", "none.pt", cases=0)

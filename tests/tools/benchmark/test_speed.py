@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from roi_fusion.errors import InputError
 
 from conftest import BUNDLE
 from profile_inference import profile_inference
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.errors import InputError
 from roi_fusion_tools.benchmark.speed import contiguous_copy, run_speed
 
 
@@ -34,5 +34,5 @@ def test_a_profile_is_one_line_of_json(small_dataset, capsys: pytest.CaptureFixt
 
 
 def test_bad_repeats_are_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match="repeats: wanted a whole number of 1 or more, came 0"):
+    with pytest.raises(InputError, match="repeats: expected a whole number of 1 or more, got 0"):
         run_speed(tmp_path, BUNDLE / "models" / "model.pt", repeats=0)

@@ -57,7 +57,7 @@ class RegisterToReferenced(MapTransform):
         mri, ct = d[self.reference_key], d[self.ct_key]
         for volume in (mri, ct):
             if not has_orientation(volume):
-                raise InputError(f"{file_of(volume)}: wanted an orientation (sform or qform) to register by, came none")
+                raise InputError(f"{file_of(volume)}: expected an orientation (sform or qform) to register by, got none")
         given = np.asarray(ct.affine, dtype=np.float64)
         try:
             found = register(
@@ -129,8 +129,8 @@ class MatchGridd(MapTransform):
         for v in (volume, reference):
             if not has_orientation(v):
                 raise InputError(
-                    f"{file_of(v)}: wanted an orientation (sform or qform) because the volumes of this case are on "
-                    f"different grids ({tuple(volume.shape[1:])} and {tuple(reference.shape[1:])}), came none"
+                    f"{file_of(v)}: expected an orientation (sform or qform) because the volumes of this case are on "
+                    f"different grids ({tuple(volume.shape[1:])} and {tuple(reference.shape[1:])}), got none"
                 )
         steps = [torch.linspace(0, n - 1, min(n, 16), dtype=torch.float64) for n in reference.shape[1:]]
         points = torch.stack([*torch.meshgrid(*steps, indexing="ij"), torch.ones([len(s) for s in steps])])
@@ -140,8 +140,8 @@ class MatchGridd(MapTransform):
         share = float(((index > -0.5) & (index < size - 0.5)).all(0).double().mean())
         if share < self.min_overlap:
             raise InputError(
-                f"{file_of(volume)}: wanted a field of view that overlaps {file_of(reference)}, "
-                f"came an overlap of {100 * share:.0f} %"
+                f"{file_of(volume)}: expected a field of view that overlaps {file_of(reference)}, "
+                f"got an overlap of {100 * share:.0f} %"
             )
 
 

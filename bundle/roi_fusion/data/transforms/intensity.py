@@ -44,7 +44,7 @@ class CompandHUd(MapTransform):
         rising = all(b > a for points in (hu_points, scaled_points) for a, b in pairwise(points))
         if len(hu_points) != len(scaled_points) or len(hu_points) < 2 or not rising:
             raise InputError(
-                f"hu_points and scaled_points: wanted two rising lists of one length, came {hu_points} and {scaled_points}"
+                f"hu_points and scaled_points: expected two rising lists of one length, got {hu_points} and {scaled_points}"
             )
         self.points = (tuple(map(float, hu_points)), tuple(map(float, scaled_points)))
 
@@ -79,8 +79,8 @@ class RecordPercentilesd(Transform):
             low, high = 0.0, 1.0
         if not high > low:
             raise InputError(
-                f"{file_of(d[self.key])}: wanted an MRI with contrast, "
-                f"came {low:g} at both percentiles {self.lower} and {self.upper}"
+                f"{file_of(d[self.key])}: expected an MRI with contrast, "
+                f"got {low:g} at both percentiles {self.lower} and {self.upper}"
             )
         d["intensity"] = {
             **d.get("intensity", {}),
@@ -119,6 +119,6 @@ class RecordMeanStdd(MapTransform):
             intensity[f"{name}_mean"], intensity[f"{name}_std"] = float(values.mean()), float(values.std(unbiased=False))
             intensity[f"{name}_min"], intensity[f"{name}_max"] = float(values.min()), float(values.max())
             if not intensity[f"{name}_std"] > 1e-6:
-                raise InputError(f"{file_of(d[key])}: wanted contrast inside the head, came a constant head")
+                raise InputError(f"{file_of(d[key])}: expected contrast inside the head, got a constant head")
         d["intensity"] = intensity
         return d

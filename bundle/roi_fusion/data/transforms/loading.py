@@ -34,7 +34,7 @@ def file_of(volume: Any, fallback: str = "volume") -> str:
 def _mri_in(folder: Path) -> Path:
     found = [p for p in sorted(folder.iterdir()) if re.fullmatch(r"(.+_)?mri\.nii(\.gz)?", p.name)]
     if len(found) != 1:
-        raise InputError(f"{folder}: wanted one mri.nii.gz or *_mri.nii.gz and its CT, came {len(found)} files of such a name")
+        raise InputError(f"{folder}: expected one mri.nii.gz or *_mri.nii.gz and its CT, got {len(found)} files of such a name")
     return found[0]
 
 
@@ -64,7 +64,7 @@ class CompleteCased(Transform):
         if d.get("image") is None:
             folder = Path(str(d.get("folder", "")))
             missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
-            raise InputError(f"{folder}: wanted mri.nii.gz and ct.nii.gz, found no {missing}")
+            raise InputError(f"{folder}: expected mri.nii.gz and ct.nii.gz, found no {missing}")
         mri = Path(str(d["image"]))
         if mri.is_dir():
             mri = _mri_in(mri)
@@ -76,12 +76,12 @@ class CompleteCased(Transform):
             if stem != "mri" and not stem.endswith("_mri"):
                 if self.allow_missing:
                     return {**d, "ct_file": "", "missing": "ct"}
-                raise InputError(f"{mri}: wanted a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
+                raise InputError(f"{mri}: expected a CT beside it, but only files named mri.nii.gz or *_mri.nii.gz are paired")
             ct = mri.with_name(f"{stem[:-3]}ct{ending}")
             if self.allow_missing and not ct.exists():
                 return {**d, "ct_file": "", "missing": "ct"}
             if not ct.exists():
-                raise InputError(f"{mri}: wanted its CT at {ct}, found no such file")
+                raise InputError(f"{mri}: expected its CT at {ct}, found no such file")
             d["ct"] = str(ct)
         d["ct_file"] = str(d["ct"])
         return d
@@ -128,30 +128,30 @@ class CheckVolumesd(MapTransform):
             volume, where, what = d[key], file_of(d[key], str(key)), _NAMES.get(str(key), str(key))
             if volume.ndim != 4 or volume.shape[0] != 1:
                 shape = list(volume.shape[1:]) + ([volume.shape[0]] if volume.shape[0] != 1 else [])
-                raise InputError(f"{where}: wanted a 3-D {what}, came shape {shape}")
+                raise InputError(f"{where}: expected a 3-D {what}, got shape {shape}")
             if not bool(torch.isfinite(volume).all()):
                 count = int((~torch.isfinite(volume)).sum())
-                raise InputError(f"{where}: wanted finite values, came a {what} with {count} NaN or infinite voxels")
+                raise InputError(f"{where}: expected finite values, got a {what} with {count} NaN or infinite voxels")
             low, high = float(volume.min()), float(volume.max())
             if key in self.mask_keys:
                 d[key] = self._check_mask(volume, where, what, empty_ok=key not in self.never_empty)
             elif low == high:
-                raise InputError(f"{where}: wanted a {what} with contrast, came one constant value ({low:g})")
+                raise InputError(f"{where}: expected a {what} with contrast, got one constant value ({low:g})")
             elif key == self.ct_key and (low > -200 or high < 300):
                 raise InputError(
-                    f"{where}: wanted CT in HU (air near -1000, bone above 300), came values from {low:g} to {high:g}"
+                    f"{where}: expected CT in HU (air near -1000, bone above 300), got values from {low:g} to {high:g}"
                 )
         return d
 
     @staticmethod
     def _check_mask(mask: torch.Tensor, where: str, what: str, empty_ok: bool) -> torch.Tensor:
         values = torch.unique(mask.as_tensor() if isinstance(mask, MetaTensor) else mask)
-        wanted = [0.0, 255.0] if float(values.max()) == 255 else [0.0, 1.0]
-        if not all(float(v) in wanted for v in values):
+        expected = [0.0, 255.0] if float(values.max()) == 255 else [0.0, 1.0]
+        if not all(float(v) in expected for v in values):
             came = ", ".join(f"{float(v):g}" for v in values[:5])
-            raise InputError(f"{where}: wanted a {what} of 0 and 1, came values {came}{' …' if len(values) > 5 else ''}")
+            raise InputError(f"{where}: expected a {what} of 0 and 1, got values {came}{' …' if len(values) > 5 else ''}")
         if not empty_ok and float(values.max()) == 0:
-            raise InputError(f"{where}: wanted at least one voxel in the {what}, came an empty one")
+            raise InputError(f"{where}: expected at least one voxel in the {what}, got an empty one")
         return (mask > 0).to(torch.uint8)
 
 

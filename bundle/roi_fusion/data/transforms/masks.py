@@ -40,7 +40,7 @@ class HeadMaskd(Transform):
             threshold_hu=self.threshold_hu,
         )
         if mask.sum() < 64:
-            raise InputError(f"{file_of(volume)}: wanted a head, came {int(mask.sum())} voxels of tissue")
+            raise InputError(f"{file_of(volume)}: expected a head, got {int(mask.sum())} voxels of tissue")
         d[self.head_key] = like(mask, d[self.image_key])
         return d
 
@@ -70,7 +70,7 @@ class RoiMasksd(Transform):
         bone, brain = cranial_masks(ct, head, spacing, **given)
         brain &= head
         if not brain.any():
-            raise InputError(f"{file_of(volume)}: wanted a brain inside the skull, found none in the CT")
+            raise InputError(f"{file_of(volume)}: expected a brain inside the skull, found none in the CT")
         dense = head if d.get("missing") == "mri" else hyperdense_mask(ct, brain, spacing)
         for key, mask in (("bone", bone & head), ("brain", brain), ("dense", dense)):
             d[key] = like(mask, volume)
