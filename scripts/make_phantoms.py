@@ -5,7 +5,8 @@
 from _cli import main
 from roi_fusion.data.lesions import PackedLesions
 from roi_fusion.errors import InputError
-from roi_fusion_tools.phantoms import render as phantoms
+from roi_fusion_tools.phantoms.render import PhantomConfig
+from roi_fusion_tools.phantoms.write import make_phantoms as write_data_set
 
 
 def make_phantoms(
@@ -40,7 +41,7 @@ def make_phantoms(
     """
     if lesion_ids is not None and lesions == "procedural":
         raise InputError(f"lesion_ids: expected a packed file of --lesions to draw {lesion_ids} from, got none")
-    config = phantoms.PhantomConfig(
+    config = PhantomConfig(
         shape=shape,
         spacing_mm=spacing_mm,
         contrast=contrast,
@@ -49,7 +50,7 @@ def make_phantoms(
         varied_grid=varied_grid,
     )
     packed = None if lesions == "procedural" else PackedLesions(lesions, lesion_ids)
-    phantoms.make_phantoms(output_dir, num_cases, config, lesions=packed, seed=seed, num_workers=num_workers)
+    write_data_set(output_dir, num_cases, config, lesions=packed, seed=seed, num_workers=num_workers)
     print(f"{num_cases} cases in {output_dir}")
 
 

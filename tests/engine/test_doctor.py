@@ -235,9 +235,9 @@ def data(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FAULTS = {
     "scales": minmax_ct(),
-    "bounds": {"network_def#_target_": "test_doctor.ClampedNet"},
-    "schedule": {"validate#inferer#sampler": "$__import__('test_start_check').one_step_sampler"},
-    "too_good": {"validate#key_metric#score#_target_": "test_doctor.ReferenceAsPrediction"},
+    "bounds": {"network_def#_target_": "tests.engine.test_doctor.ClampedNet"},
+    "schedule": {"validate#inferer#sampler": "$__import__('tests.engine.test_start_check', fromlist=['x']).one_step_sampler"},
+    "too_good": {"validate#key_metric#score#_target_": "tests.engine.test_doctor.ReferenceAsPrediction"},
     "zero_weight": {"beta": 0.0},
 }
 
