@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: env demo weights benchmark package test test-slow test-label label lint format clean
+# The targets below are phony: none makes a file of its name.
+.PHONY: env demo weights benchmark package test coverage test-slow test-label label lint format clean
 
 env: $(STAMP)
 
@@ -39,6 +40,9 @@ package: env
 
 test: env
 	$(BIN)/python -m pytest
+
+coverage: env
+	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow

@@ -6,7 +6,7 @@ For research, not for diagnosis.
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Modules are imported when they are first named: config expressions can import ``roi_fusion`` but no dotted name.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
