@@ -52,4 +52,5 @@ def as_bool(name: str, value: Any) -> bool:
 
 
 def is_first_rank() -> bool:
+    """Whether this process is the only one or the first of a distributed run."""
     return idist.get_rank() == 0

@@ -22,6 +22,7 @@ __all__ = ["calling_parser", "check_config", "check_knobs", "check_writable", "i
 
 
 def check_value(name: str, knob: Knob, value: Any) -> None:
+    """Raise an `InputError` that names the knob unless `value` has its type and lies in its range; expressions pass."""
     if value is None:
         if not knob.optional:
             raise InputError(f"{name}: expected {expected(knob)}, got nothing")

@@ -185,6 +185,7 @@ KNOBS: dict[str, Knob] = {
 
 
 def expected(knob: Knob) -> str:
+    """The values that a knob takes, in words, such as "a whole number of 1 or more"."""
     if knob.kind == "words":
         return "a list of " + ", ".join(knob.choices)
     if knob.choices:

@@ -19,6 +19,7 @@ __all__ = ["summarise", "write_tables"]
 
 
 def mean_by_name(names: Sequence[str], buffer: Any) -> dict[str, float]:
+    """Mean of each column of `buffer` ``[N, len(names)]`` without its NaNs; NaN for every name if it has no rows."""
     if not isinstance(buffer, torch.Tensor) or not len(buffer):
         return {n: float("nan") for n in names}
     return dict(zip(names, torch.nanmean(buffer, dim=0).tolist()))

@@ -31,6 +31,7 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def grouped(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Summaries of the rows of ROI Fusion for each value of the column `key`, with the number of cases."""
     own = [r for r in rows if r["method"] == "ROI Fusion"]
     groups = sorted({str(r[key]) for r in own})
     parts = {g: [r for r in own if r[key] == g] for g in groups}

@@ -160,6 +160,7 @@ class UngatedNet(RoiFusionNet):
     """Ablation: F is what the last layer says, without gate and bound; the gate stays at ½. Trained by :class:`UngatedLoss`."""
 
     def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+        """Raw output ``[B, 5, X, Y, Z]`` → prediction, with channel 4 as the fused image itself and a gate of 0.5."""
         raw = raw.float()
         head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
         return torch.cat([raw[:, 4:5] * head, raw[:, 0:3], torch.full_like(raw[:, 3:4], 0.5)], dim=1)
@@ -185,10 +186,12 @@ class MriLesionNet(RoiFusionNet):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
+        """Features of the image pair, with those of the lesion pyramid, which sees the MRI alone, as the last."""
         features = super().encode(image, description)
         return [*features, self.lesion_pyramid(features[0][:, :1], description)[0]]
 
     def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Raw output ``[B, 5, X, Y, Z]`` whose lesion logit comes from the lesion pyramid."""
         raw = super().decode(features[:-1], x_t, t)
         lesion = unfold_plane(self.lesion_out(F.silu(features[-1]))).permute(0, 1, 3, 4, 2)  # [B, 1, X, Y, Z]
         return torch.cat([lesion[:, :, : x_t.shape[2], : x_t.shape[3]], raw[:, 1:]], dim=1)
@@ -213,6 +216,7 @@ class TrainedPeer:
     loss: float
 
     def facts(self) -> dict[str, Any]:
+        """What the benchmark's JSON states about the training: learning rate, steps, minutes, loss and parameters."""
         return {
             "learning_rate": self.learning_rate,
             "steps": self.steps,
