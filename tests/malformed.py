@@ -1,8 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Seeded makers of malformed studies: each takes a good case folder and breaks one thing in it.
 
-A maker is ``(folder, rng) -> None`` and edits ``mri.nii.gz``, ``ct.nii.gz`` or what lies beside them. What is right for each is that
-it is either refused with one sentence or used; which of both is not said here, because some of them are harmless.
+A maker is ``(folder, rng) -> None`` and edits ``mri.nii.gz``, ``ct.nii.gz`` or what lies beside them. Each is to be refused with one sentence or
+used; which of both is not said here, because some of the faults are harmless.
 """
 
 from __future__ import annotations
@@ -272,6 +272,18 @@ def endings(folder: Path, rng: np.random.Generator) -> None:
         path.rename(path.with_suffix(""))
 
 
+_NEEDED_TAGS = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "RescaleIntercept",
+    "PixelData",
+    "Modality",
+    "SeriesInstanceUID",
+    "PatientID",
+    "BitsAllocated",
+)
 #: Makers of DICOM folders with a fault: ``(slices' files, rng)``.
 DICOM_FAULTS: dict[str, Callable[[list[Path], np.random.Generator], None]] = {}
 
@@ -313,12 +325,7 @@ def twice_the_slice(files: list[Path], rng: np.random.Generator) -> None:
 
 @_dicom_fault
 def missing_tag(files: list[Path], rng: np.random.Generator) -> None:
-    name = str(
-        rng.choice(
-            ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "RescaleIntercept", "PixelData", "Modality",
-             "SeriesInstanceUID", "PatientID", "BitsAllocated"]
-        )
-    )  # fmt: off
+    name = str(rng.choice(_NEEDED_TAGS))
     for path in files if rng.random() < 0.5 else files[:1]:
         _edit(path, **{name: None})
 
@@ -353,7 +360,7 @@ def no_preamble(files: list[Path], rng: np.random.Generator) -> None:
 
 def dicom_study(root: Path, case: Path, fault: str | None, rng: np.random.Generator, patient: str) -> None:
     """Write a case's two volumes as DICOM series below `root`, with a fault in one of them."""
-    series = []
+    series: list[list[Path]] = []
     for name, modality in (("mri", "MR"), ("ct", "CT")):
         image = nib.load(case / f"{name}.nii.gz")
         array = np.asarray(image.dataobj, dtype=np.float32)
@@ -370,7 +377,24 @@ def dicom_study(root: Path, case: Path, fault: str | None, rng: np.random.Genera
 
 #: Names of case folders that a file system takes and a program may trip over.
 NAMES = (
-    "plain", "two words", "ünïcode", "患者", "run#1", "a$b", "$__import__('os').system('x')", "50%", "@dataset_dir", "=1+1",
-    "<script>alert(1)</script>", "quote'\"", "tab\there", "line\nbreak", "-dash", "007", "x" * 120, "semi;colon", "dot.dot..",
+    "plain",
+    "two words",
+    "ünïcode",
+    "患者",
+    "run#1",
+    "a$b",
+    "$__import__('os').system('x')",
+    "50%",
+    "@dataset_dir",
+    "=1+1",
+    "<script>alert(1)",
+    "quote'\"",
+    "tab\there",
+    "line\nbreak",
+    "-dash",
+    "007",
+    "x" * 120,
+    "semi;colon",
+    "dot.dot..",
     os.fsdecode(b"not-utf8-\xff\xfe"),
-)  # fmt: off
+)
