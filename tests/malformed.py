@@ -1,8 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Seeded makers of malformed studies: each takes a good case folder and breaks one thing in it.
 
-A maker is ``(folder, rng) -> None`` and edits ``mri.nii.gz``, ``ct.nii.gz`` or what lies beside them. Each is to be refused with one sentence or
-used; which of both is not said here, because some of the faults are harmless.
+A maker is ``(folder, rng) -> None`` and edits ``mri.nii.gz``, ``ct.nii.gz`` or what lies beside them. Each is to
+be refused with one sentence or used; which of both is not said here, because some of the faults are harmless.
 """
 
 from __future__ import annotations
