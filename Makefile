@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # The targets below are phony: none makes a file of its name.
-.PHONY: env demo weights benchmark package test coverage test-slow test-label label lint format clean
+.PHONY: env demo weights benchmark package test coverage test-slow fuzz test-label label lint format clean
 
 env: $(STAMP)
 
@@ -67,6 +67,10 @@ PORT ?= 8000
 
 label: $(LABEL_STAMP)
 	$(LABEL)/bin/python scripts/label_server.py $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT)
+
+# 3,000 malformed studies through every door; the normal suite tries 300.
+fuzz: env
+	FUZZ_STUDIES=3000 FUZZ_SEED=$${FUZZ_SEED:-1} $(BIN)/python -m pytest --timeout 7200 tests/test_fuzz.py
 
 test-label: $(LABEL_STAMP)
 	$(LABEL)/bin/python -m pytest -m label tests/test_label_app.py

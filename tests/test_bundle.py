@@ -21,6 +21,7 @@ import torch
 from jsonschema import validate
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 
+import roi_fusion
 from conftest import BUNDLE, ROOT, shared
 from roi_fusion.core.network import OUTPUT_CHANNELS, RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
@@ -418,7 +419,7 @@ def test_no_property_is_missing(name: str, kind: str, trained: Path) -> None:
     workflow.initialize()
     assert workflow.check_properties() == []
     assert isinstance(workflow.network_def, RoiFusionNet)
-    assert workflow.version == "0.1.0"
+    assert workflow.version == roi_fusion.__version__
 
 
 def test_train_and_inference_share_their_preprocessing() -> None:
@@ -430,8 +431,6 @@ def test_train_and_inference_share_their_preprocessing() -> None:
 def test_metadata_follows_the_schema_and_the_changelog() -> None:
     metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
     validate(metadata, json.loads(shared("data/meta_schema_20240725.json").read_text()))
-    import roi_fusion
-
     assert metadata["version"] == roi_fusion.__version__
     assert metadata["version"] in metadata["changelog"]
     assert f"## {metadata['version']}" in (ROOT / "CHANGELOG.md").read_text()
