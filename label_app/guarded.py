@@ -21,7 +21,6 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from monai.transforms import LoadImage
 from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.exception import MONAILabelException
@@ -115,19 +114,19 @@ class Studies(LocalDatastore):
         return added
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        from roi_fusion.data.transforms.loading import CheckVolumesd
+        from roi_fusion.data.io import read_volume
+        from roi_fusion.data.transforms.loading import CheckVolumesd, to_metatensor
         from roi_fusion.errors import InputError
 
         plain_name("tag", label_tag)
         image_file = self.get_image_uri(image_id)
         if not image_file:
             raise NotThere(f"image: expected the id of a study, got {image_id!r}")
-        load = LoadImage(image_only=True, ensure_channel_first=True)
         try:
-            label = load(label_filename)
-        except Exception as e:  # readers raise whatever broken bytes lead them to
-            raise InputError(f"label: expected a readable volume, got {type(e).__name__}") from e
-        image = load(image_file)
+            label = to_metatensor(read_volume(label_filename, as_stored=True))
+        except InputError as e:
+            raise InputError(f"label: {str(e).removeprefix(f'{label_filename}: ')}") from e
+        image = to_metatensor(read_volume(image_file, as_stored=True))
         if label.shape != image.shape:
             raise InputError(f"label: expected the MRI's shape {tuple(image.shape[1:])}, got {tuple(label.shape[1:])}")
         if not np.allclose(label.affine, image.affine, atol=1e-2):

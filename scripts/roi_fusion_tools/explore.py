@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from jinja2 import Environment
 from matplotlib.figure import Figure
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 from scipy.stats import entropy
 
 from roi_fusion import __version__
@@ -20,7 +20,7 @@ from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.cases import CASE_FILES, find_cases, sentence_for
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
-from roi_fusion.data.transforms.loading import CompleteCased
+from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd
 from roi_fusion.report.plots import figure_uri
 from roi_fusion.values import write_json
 
@@ -45,12 +45,14 @@ FLAGS = {
 _KEYS = tuple(CASE_FILES)
 
 
-def _plain_loading() -> Compose:
+def _read() -> Compose:
+    return Compose([CompleteCased(), LoadVolumesd(_KEYS)])
+
+
+def _match() -> Compose:
     masks = ("label", "brain", "bone")
     return Compose(
         [
-            CompleteCased(),
-            LoadImaged(_KEYS, image_only=True, ensure_channel_first=True, allow_missing_keys=True),
             MatchGridd(
                 ("ct", *masks), mode=("bilinear", *["nearest"] * 3), padding_value=(-1024.0, 0.0, 0.0, 0.0), min_overlap=0.0
             ),
@@ -152,7 +154,8 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         case: entry of :func:`~roi_fusion.data.cases.find_cases`.
 
     Returns:
-        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml"}``; a case that cannot be
+        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml", "reader_notices"}``, the
+        last what the reader corrected or found contradictory in the headers; a case that cannot be
         read has the flag ``unreadable`` and a sentence in ``notes``.
     """
     out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": []}
@@ -162,8 +165,9 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         out["notes"].append(note)
 
     try:
-        loaded = _plain_loading()(dict(case))
-        original: Any = nib.load(str(case["image"]))
+        stored: Any = _read()(dict(case))
+        original = stored["image"]
+        loaded: Any = _match()(stored)
     except Exception as e:  # one bad case never stops the others
         flag("unreadable", sentence_for(e, dict(case)))
         return out
@@ -172,10 +176,11 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
     out.update(
         mri=_intensities(mri),
         ct=_intensities(ct),
-        shape=[int(n) for n in original.shape],
-        spacing_mm=[round(float(z), 4) for z in original.header.get_zooms()[:3]],
-        orientation="".join(nib.aff2axcodes(original.affine)),
+        shape=[int(n) for n in original.shape[1:]],
+        spacing_mm=[round(s, 4) for s in spacing_of(original)],
+        orientation="".join(nib.aff2axcodes(np.asarray(original.affine))),
     )
+    out["reader_notices"] = stored["reader_notices"].splitlines()
     voxel_ml = float(np.prod(spacing)) / 1000
     volumes = {
         f"{n}_mask": float((np.asarray(loaded[k]) > 0).sum()) * voxel_ml
@@ -292,7 +297,8 @@ c.shape|join("×") }}</td>
 <td>{{ "%.0f"|format(c.ct.min) }} / {{ "%.0f"|format(c.ct.median) }} / {{ "%.0f"|format(c.ct.max) }}</td>
 {% for n in ("head", "brain", "bone", "lesion_mask") %}<td>{{ c.volumes_ml.get(n, "–") }}</td>{% endfor %}{% else %}{%
 for n in range(10) %}<td></td>{% endfor %}{% endif %}
-<td class="left">{% for f, n in c.pairs %}<b>{{ f }}</b>: {{ n }}<br>{% endfor %}</td></tr>{% endfor
+<td class="left">{% for f, n in c.pairs %}<b>{{ f }}</b>: {{ n }}<br>{% endfor %}{% for n in c.reader_notices %}{{ n
+}}<br>{% endfor %}</td></tr>{% endfor
 %}</tbody></table></div></body></html>
 """
 

@@ -325,11 +325,11 @@ def _find_dicom(root: Path, contrast: str) -> list[CaseSource]:
     by_folder = nested and any({"CT", "MR"} <= m for m in by_top.values())
     patients: dict[str, set[str]] = {}
     for s in series:
-        patients.setdefault(tops[id(s)], set()).add(s.patient)
+        patients.setdefault(tops[id(s)], set()).add(s.patient_id)
     groups: dict[str, list[DicomSeries]] = {}
     for s in series:
         one = by_folder and len(patients[tops[id(s)]]) == 1
-        name = tops[id(s)] if one else re.sub(r"[^A-Za-z0-9_-]+", "_", s.patient) or root.name
+        name = tops[id(s)] if one else re.sub(r"[^A-Za-z0-9_-]+", "_", s.patient_id) or root.name
         groups.setdefault(name, []).append(s)
     cases = []
     for name, members in sorted(groups.items()):

@@ -17,6 +17,7 @@ from monai.transforms import Compose
 
 from roi_fusion.data.cases import CaseDataset, each_item, load_datalist
 from roi_fusion.data.grids import spacing_of
+from roi_fusion.data.io import read_volume
 from roi_fusion.data.transforms.geometry import MatchGridd
 from roi_fusion.data.transforms.loading import CheckVolumesd, LoadVolumesd
 from roi_fusion.errors import InputError
@@ -115,7 +116,7 @@ def score_nnunet(
         file = Path(predictions_dir) / f"{item['case']}.nii.gz"
         if not file.is_file():
             raise InputError(f"{file}: expected the mask predicted for {item['case']}, there is none")
-        found = np.asarray(nib.load(file).dataobj) > 0  # type: ignore[attr-defined]
+        found = read_volume(file, as_stored=True).array > 0
         if found.shape != item["label"].shape[1:]:
             raise InputError(f"{file}: expected the grid {tuple(item['label'].shape[1:])} of the MRI, got {found.shape}")
         scores = LesionMetrics()(torch.from_numpy(found[None]).float(), item["label"], spacing_mm=spacing_of(item["image"]))

@@ -84,7 +84,7 @@ def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, 
     """A mask and the image that it lies on, ``"mri"`` or ``"ct"``."""
     mask = read_volume(path)
     top = 255.0 if float(mask.array.max()) == 255 else 1.0
-    if not mask.notes and not np.isin(mask.array, (0.0, top)).all():
+    if not mask.resampled and not np.isin(mask.array, (0.0, top)).all():
         came = ", ".join(f"{v:g}" for v in np.unique(mask.array)[:5])
         raise InputError(f"{path}: expected a {what} of 0 and 1, got values {came}")
     mask.array = mask.array / top

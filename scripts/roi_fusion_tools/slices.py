@@ -18,6 +18,7 @@ from skimage.filters import threshold_otsu
 
 from roi_fusion.core.masks import largest_component
 from roi_fusion.core.ssim import FixedReferenceSsim
+from roi_fusion.data.io import read_volume
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -190,7 +191,7 @@ def export_slices(
     for folder in folders:
         if not (folder / f"{volume}.nii.gz").is_file():
             raise InputError(f"{folder / volume}.nii.gz: expected a result volume, found no such file")
-        array = np.asarray(nib.load(folder / f"{volume}.nii.gz").dataobj, dtype=np.float64)  # type: ignore[attr-defined]
+        array = read_volume(folder / f"{volume}.nii.gz", as_stored=True).array.astype(np.float64)
         shown = np.where(np.isnan(array), low, array)
         grey = np.clip(np.round((shown - low) / (high - low) * 255), 0, 255).astype(np.uint8)
         facts = json.loads((folder / "result.json").read_text())

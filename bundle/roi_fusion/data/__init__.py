@@ -5,5 +5,21 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["atlas", "augment", "cases", "grids", "history", "io", "lesions", "registration", "results", "transforms"],
+    submodules=[
+        "atlas",
+        "augment",
+        "cases",
+        "dicom",
+        "dicom_volume",
+        "grids",
+        "history",
+        "io",
+        "itk_files",
+        "lesions",
+        "nifti",
+        "registration",
+        "results",
+        "transforms",
+        "volume",
+    ],
 )

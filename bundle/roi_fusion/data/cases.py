@@ -14,13 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import CacheDataset, Dataset, list_data_collate
-from monai.transforms import Compose, LoadImage
+from monai.transforms import Compose
 
 from ..errors import InputError, causes_of, input_error_behind
 from ..values import as_bool, write_json
+from .grids import spacing_mm
+from .io import read_volume
 
 __all__ = [
     "CASE_FILES",
@@ -92,10 +93,10 @@ def _lesion_volume_ml(entry: dict[str, str]) -> float:
     if "label" not in entry:
         return -1.0
     try:
-        image = nib.load(entry["label"])
-        voxels = np.count_nonzero(np.asanyarray(image.dataobj))  # type: ignore[attr-defined]
-        return float(voxels * np.prod(image.header.get_zooms()[:3])) / 1000  # type: ignore[attr-defined]
-    except Exception as e:  # any reader error: the loader reports it with its case
+        mask = read_volume(entry["label"], as_stored=True)
+        voxel_ml = float(np.prod(spacing_mm(mask.affine))) / 1000
+        return round(np.count_nonzero(mask.array) * voxel_ml, 6)
+    except InputError as e:  # the loader reports it with its case
         logger.debug("%s: %s", entry["label"], e)
         return -1.0
 
@@ -207,7 +208,7 @@ def inference_datalist(
         raise InputError(f"mri and ct: expected both files of a pair, got {came} (--allow_missing true takes one)")
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise InputError(f"{path}: expected a volume, found no such file")
     return [given]
 
@@ -220,11 +221,9 @@ def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
     for key in CASE_FILES:
         if key in case and isinstance(case[key], str):
             try:
-                LoadImage(image_only=True)(case[key])
-            except Exception as e:  # whatever a reader raises on a broken file
-                first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-                came = "no such file" if not Path(case[key]).exists() else first_line[:160]
-                return f"{case[key]}: expected a readable volume, got: {came}"
+                read_volume(case[key], as_stored=True)
+            except InputError as e:
+                return str(e)
     *_, error = causes_of(error)
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return f"{case.get('case', 'case')}: expected a usable case, got {type(error).__name__}: {first_line[:200]}"

@@ -29,11 +29,21 @@ RESULT_FILES = {
 
 
 def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
-    """Write a volume ``[1, X, Y, Z]`` of a result as NIfTI, with the affine and its codes that the MRI came with."""
-    image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), np.asarray(volume.affine, dtype=np.float64))
+    """Write a volume ``[1, X, Y, Z]`` of a result as NIfTI, with sform, qform and codes that the MRI came with.
+
+    So every program puts a result where it puts the MRI: nibabel, FSL and Slicer by the sform where its code is above 0, ITK by
+    the one of both that it can hold. A qform cannot hold a shear: of a sheared MRI without one, the result has none either.
+    """
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    forms = {n: np.asarray(volume.meta[n], dtype=np.float64) for n in ("sform", "qform") if n in volume.meta}
+    codes = {n: int(volume.meta.get(f"{n}_code", 1)) for n in ("sform", "qform")}
+    best = forms.get("sform" if codes["sform"] else "qform")
+    if best is None or (any(codes.values()) and np.abs(best - affine).max() > 1e-2):  # not on the grid of the file read
+        forms, codes = {}, dict.fromkeys(codes, 1)
+    image = nib.Nifti1Image(np.asarray(volume[0]).astype(dtype), affine)
     image.header.set_xyzt_units("mm")
-    for name in ("sform_code", "qform_code"):
-        image.header[name] = max(int(volume.meta.get(name, 1)), 1)
+    image.set_qform(forms.get("qform", affine), codes["qform"])  # sets the voxel sizes too
+    image.set_sform(forms.get("sform", affine), codes["sform"])
     nib.save(image, path)
 
 

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..data.grids import spacing_mm
+from ..data.io import read_volume
 from ..metrics.calibration import reliability_curve
 from ..metrics.lesion import lesion_region
 
@@ -115,10 +116,10 @@ def evaluation_figures(folder: str | Path) -> dict[str, Figure]:
         label = Path(json.loads(path.read_text())["mri"]).parent / "lesion_mask.nii.gz"
         if path.parent.name not in scored or not label.is_file() or not (path.parent / "lesion_prob.nii.gz").is_file():
             continue
-        image: Any = nib.load(path.parent / "lesion_prob.nii.gz")
-        probability, reference = np.asarray(image.dataobj), np.asarray(nib.load(label).dataobj) > 0  # type: ignore[attr-defined]
+        predicted = read_volume(path.parent / "lesion_prob.nii.gz", as_stored=True)
+        probability, reference = predicted.array, read_volume(label, as_stored=True).array > 0
         if probability.shape == reference.shape:
-            spacing = image.header.get_zooms()[:3]
+            spacing = spacing_mm(predicted.affine).tolist()
             region = lesion_region(probability > 0.5, reference, spacing_mm=spacing, margin_mm=10.0)
             cases.append((probability, reference, region))
     found["reliability"] = reliability_diagram(cases)

@@ -15,6 +15,8 @@ from ignite.engine import Events
 from matplotlib.figure import Figure
 from nibabel.processing import resample_from_to
 
+from ..data.grids import spacing_mm
+from ..data.io import read_volume
 from ..errors import InputError
 from ..values import PREDICTION_CHANNELS, is_first_rank
 
@@ -85,11 +87,16 @@ class PreviewWriter:
 _PANELS = ("MRI", "CT, brain window", "CT, bone window", "fused", "lesion on MRI", "share of the MRI", "uncertainty (bits)")
 
 
+def _image(path: str | Path) -> nib.Nifti1Image:
+    volume = read_volume(path, as_stored=True)
+    return nib.Nifti1Image(volume.array, volume.affine)
+
+
 def _load(path: str | Path, like: Any = None) -> np.ndarray | None:
     """A volume in canonical orientation (x right, y front, z up), on the grid of `like`; None where it is missing."""
-    if not path or not Path(path).is_file():
+    if not path or not Path(path).exists():
         return None
-    image: Any = nib.load(path)
+    image = _image(path)
     if like is not None and (image.shape != like.shape or not np.allclose(image.affine, like.affine, atol=1e-2)):
         image = resample_from_to(image, like, order=1, cval=-1024 if "ct" in Path(path).name else 0)
     return np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32)
@@ -107,14 +114,14 @@ def case_figure(folder: str | Path, label: str | Path | None = None, num_slices:
     except (OSError, ValueError) as e:
         raise InputError(f"{folder}: expected a result folder with result.json, got none that can be read ({e})") from None
     source = facts["mri"] or facts["ct"]
-    if not Path(source).is_file():
+    if not Path(source).exists():
         raise InputError(f"{source}: expected the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")
-    reference = nib.load(source)
+    reference = _image(source)
     mri = _load(source) if facts["mri"] else None
     ct = _load(facts["ct"], reference) if facts["ct"] else None
     own = {n: _load(folder / f"{n}.nii.gz") for n in ("fused", "lesion", "provenance", "uncertainty")}
     truth = _load(label, reference) if label else None
-    spacing = nib.as_closest_canonical(reference).header.get_zooms()[:3]
+    spacing = spacing_mm(nib.as_closest_canonical(reference).affine)
     axis = int(np.argmax([round(float(s), 2) + 1e-3 * i for i, s in enumerate(spacing)]))
     fused = own["fused"]
     assert fused is not None

@@ -12,16 +12,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, MapTransform, Transform
+from monai.transforms import MapTransform, Transform
+from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 
 from ...errors import InputError
 from ...values import as_bool
-from ..io import split_ending
+from ..io import Volume, is_volume_file, read_volume, split_ending
 
-__all__ = ["CheckVolumesd", "CompleteCased", "FillMissingd", "FillUnknownLabeld", "LoadVolumesd", "file_of"]
+__all__ = ["CheckVolumesd", "CompleteCased", "FillMissingd", "FillUnknownLabeld", "LoadVolumesd", "file_of", "to_metatensor"]
 
 _NAMES = {"image": "MRI", "ct": "CT", "label": "lesion mask", "brain": "brain mask", "bone": "bone mask"}
 
@@ -32,6 +34,9 @@ def file_of(volume: Any, fallback: str = "volume") -> str:
 
 
 def _mri_in(folder: Path) -> Path:
+    """The one MRI of such a name in a folder; the folder itself where it holds no volume file, but maybe a DICOM series."""
+    if not any(is_volume_file(p) for p in folder.iterdir()):
+        return folder
     found = [p for p in sorted(folder.iterdir()) if re.fullmatch(r"(.+_)?mri\.nii(\.gz)?", p.name)]
     if len(found) != 1:
         raise InputError(f"{folder}: expected one mri.nii.gz or *_mri.nii.gz and its CT, got {len(found)} files of such a name")
@@ -42,7 +47,8 @@ class CompleteCased(Transform):
     """Add what a bare MRI path lacks: ``case``, its name, and ``ct``, the file beside it, as MONAI Label gives the MRI only.
 
     ``<case>/mri.nii.gz`` pairs with ``<case>/ct.nii.gz``, ``<case>_mri.nii.gz`` with ``<case>_ct.nii.gz``. A folder stands for
-    the one MRI of such a name in it: MONAI Label's sessions hand over the folder of several uploaded files.
+    the one MRI of such a name in it: MONAI Label's sessions hand over the folder of several uploaded files. A folder without
+    volume files is taken as a DICOM series, whose CT has to be named.
 
     Args:
         allow_missing: take a case without its MRI or without its CT; ``missing`` then says which, ``mri`` or ``ct``.
@@ -88,18 +94,38 @@ class CompleteCased(Transform):
 
 
 class LoadVolumesd(MapTransform):
-    """Read the files of those `keys` that are present, as MONAI's ``LoadImaged`` does, into ``[1, X, Y, Z]`` MetaTensors.
+    """Read the files of those `keys` that are present into ``[1, X, Y, Z]`` MetaTensors, on the grids that the files have.
 
-    MONAI Label puts a loader of its own in place of every ``LoadImaged`` of a bundle, and that one wants all keys: a case
-    without masks would end in a ``KeyError``. So this one has a ``LoadImaged`` and is none.
+    By :func:`~roi_fusion.data.io.read_volume`, and not by MONAI's ``LoadImaged``, which throws a valid sform away where the
+    voxel sizes beside it differ by rounding. What the reader corrected or found contradictory stands, one sentence a line, in
+    ``reader_notices``; what the results' headers need stands in the meta data (``sform``, ``qform`` and their codes).
     """
 
     def __init__(self, keys: KeysCollection) -> None:
         super().__init__(keys, allow_missing_keys=True)
-        self._load = LoadImaged(keys, image_only=True, ensure_channel_first=True, allow_missing_keys=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return self._load(dict(data))
+        d = dict(data)
+        notices = []
+        for key in self.key_iterator(d):
+            volume = read_volume(d[key], as_stored=True)
+            d[key] = to_metatensor(volume)
+            notices += [f"{volume.source}: {note}" for note in volume.notes]
+        return {**d, "reader_notices": "\n".join(notices)}  # text: lists of different lengths cannot be collated
+
+
+def to_metatensor(volume: Volume) -> MetaTensor:
+    """A volume as read → ``[1, X, Y, Z]`` float32 with the meta data that MONAI's and our transforms ask for."""
+    affine = torch.from_numpy(np.ascontiguousarray(volume.affine, dtype=np.float64))
+    meta = {
+        **volume.forms,
+        MetaKeys.ORIGINAL_AFFINE: affine.clone(),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(volume.array.shape),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
+        ImageMetaKey.FILENAME_OR_OBJ: volume.source,
+    }
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(volume.array))[None], affine=affine, meta=meta)
 
 
 class CheckVolumesd(MapTransform):

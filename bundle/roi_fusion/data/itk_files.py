@@ -1,0 +1,89 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""MHA and NRRD files by ITK, an optional package; the size is judged by the header before ITK makes room for the voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .volume import Volume, check_affine, check_size
+
+__all__ = ["ITK", "LPS", "last_line", "load_itk", "read_itk"]
+
+ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+#: ITK and DICOM count to the left and to the back.
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+#: Words in ITK's names of types, and the kind of number that they mean.
+_KINDS = {"float": "f", "double": "f", "unsigned": "u"}
+
+
+def load_itk() -> Any:
+    """The package itk.
+
+    Raises:
+        InputError: when it is not installed.
+    """
+    try:
+        import itk
+    except ImportError:
+        raise InputError("MHA, NRRD and DICOM: expected the package itk (pip install itk), found none") from None
+    return itk
+
+
+def last_line(error: BaseException) -> str:
+    """What a reader said, without the traceback that ITK puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__
+
+
+def read_itk(path: Path) -> tuple[Volume, np.dtype]:
+    """Read an MHA or NRRD file whose header says where it lies.
+
+    Args:
+        path: ``.mha``, ``.mhd``, ``.nrrd`` or ``.nhdr``.
+
+    Returns:
+        The volume and its type on disk.
+
+    Raises:
+        InputError: when size, type or place cannot be used.
+    """
+    with path.open("rb") as f:
+        head = f.read(8192).lower()
+    expected = b"space directions" if path.suffix.lower() in (".nrrd", ".nhdr") else b"transformmatrix"
+    if not (expected in head or b"orientation" in head or b"rotation" in head):
+        raise InputError(f"{path}: expected an orientation ({expected.decode()} in the header), got none")
+    itk = load_itk()
+    reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    if reader is None:
+        raise InputError(f"{path}: expected a readable volume, got one that ITK knows no reader for")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    axes = range(reader.GetNumberOfDimensions())
+    shape = [int(reader.GetDimensions(a)) for a in axes]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    check_size(shape, _stored(reader), str(path))
+    image = itk.imread(str(path))
+    array = itk.array_from_image(image)
+    array = array.reshape(array.shape[-3:])  # [Z, Y, X]
+    affine = np.eye(4)
+    affine[:3, :3] = (itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing()))[:3, :3]
+    affine[:3, 3] = np.array(image.GetOrigin())[:3]
+    affine = LPS @ affine
+    check_affine(affine, shape, str(path))
+    return Volume(array.T.astype(np.float32), affine, str(path)), array.dtype
+
+
+def _stored(reader: Any) -> np.dtype:
+    """Type on disk; a structure where a voxel holds several numbers."""
+    name = reader.GetComponentTypeAsString(reader.GetComponentType())
+    kind = next((k for word, k in _KINDS.items() if word in name), "i")
+    number = np.dtype(f"{kind}{reader.GetComponentSize()}")
+    count = int(reader.GetNumberOfComponents())
+    return number if count == 1 else np.dtype([("", number)] * min(count, 4))
