@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, LoadImaged, RandShiftIntensityd
+from monai.transforms import Compose, RandShiftIntensityd
 from torch.utils.data import DataLoader
 
 from roi_fusion.data.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist, make_splits
-from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased
+from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, LoadVolumesd
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -43,7 +43,7 @@ def loading(*more) -> Compose:
     return Compose(
         [
             CompleteCased(),
-            LoadImaged(KEYS, image_only=True, ensure_channel_first=True, allow_missing_keys=True),
+            LoadVolumesd(KEYS),
             CheckVolumesd(KEYS),
             *more,
         ]
@@ -156,7 +156,7 @@ def break_cases(dataset: Path) -> dict[str, str]:
         "c01": "mri.nii.gz: expected a readable volume",
         "c02": "ct.nii.gz: expected a readable volume",
         "c03": "mri.nii.gz: expected finite values",
-        "c04": "mri.nii.gz: expected a 3-D MRI, got shape [4, 4, 2, 3]",
+        "c04": "mri.nii.gz: expected a 3-D volume, got shape [4, 4, 2, 3]",
     }
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, LoadImaged
+from monai.transforms import Compose, Invertd
 from scipy.spatial.transform import Rotation
 
 from roi_fusion.core.intensity import IntensityMap
 from roi_fusion.data.grids import left_right_axis, spacing_of
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
 from roi_fusion.data.transforms.intensity import CompandHUd
-from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, FillUnknownLabeld
+from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, FillUnknownLabeld, LoadVolumesd
 from roi_fusion.data.transforms.masks import HeadMaskd, RoiMasksd
 from roi_fusion.errors import InputError
 
@@ -200,7 +200,7 @@ def test_the_slice_axis_comes_last_and_goes_back(codes: str, thick: int, tmp_pat
     )
     array = np.random.default_rng(0).random(shape).astype(np.float32)
     nib.save(nib.Nifti1Image(array, affine), tmp_path / "v.nii.gz")
-    transform = Compose([LoadImaged("image", image_only=True, ensure_channel_first=True), ThickAxisLastd("image")])
+    transform = Compose([LoadVolumesd("image"), ThickAxisLastd("image")])
     out = transform({"image": str(tmp_path / "v.nii.gz")})
     assert out["image"].shape[-1] == 3
     assert spacing_of(out["image"])[-1] == pytest.approx(6.0, abs=1e-4)

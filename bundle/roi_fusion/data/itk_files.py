@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 #: ITK and DICOM count to the left and to the back.
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_NRRD = (".nrrd", ".nhdr")
+
+#: What stands between header and voxels; a header is no longer than so many bytes.
+_NRRD_DATA = re.compile(rb"\r?\n\r?\n")
+_META_DATA = re.compile(rb"ElementDataFile *=[^\r\n]*\r?\n")
+_DATA_FILE = re.compile(rb"(?im)^(?:ElementDataFile *= *|data ?file: *)(.*?)\s*$")
+_HEADER_BYTES = 2**20
 
 #: Words in ITK's names of types, and the kind of number that they mean.
 _KINDS = {"float": "f", "double": "f", "unsigned": "u"}
@@ -54,9 +64,11 @@ def read_itk(path: Path) -> tuple[Volume, np.dtype]:
         InputError: when size, type or place cannot be used.
     """
     with path.open("rb") as f:
-        head = f.read(8192).lower()
-    expected = b"space directions" if path.suffix.lower() in (".nrrd", ".nhdr") else b"transformmatrix"
-    if not (expected in head or b"orientation" in head or b"rotation" in head):
+        head = f.read(_HEADER_BYTES)
+    data_at = re.search(_NRRD_DATA if path.suffix.lower() in _NRRD else _META_DATA, head)
+    fields = head[: data_at.end() if data_at else None].lower()
+    expected = b"space directions" if path.suffix.lower() in _NRRD else b"transformmatrix"
+    if not (expected in fields or b"orientation" in fields or b"rotation" in fields):
         raise InputError(f"{path}: expected an orientation ({expected.decode()} in the header), got none")
     itk = load_itk()
     reader = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
@@ -68,7 +80,14 @@ def read_itk(path: Path) -> tuple[Volume, np.dtype]:
     shape = [int(reader.GetDimensions(a)) for a in axes]
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    check_size(shape, _stored(reader), str(path))
+    dtype = _stored(reader)
+    check_size(shape, dtype, str(path))
+    named = re.search(_DATA_FILE, head[: len(fields)])
+    apart = named is not None and named[1].upper() != b"LOCAL"
+    if apart:
+        _check_data(path.parent / named[1].decode(), 0, fields, int(np.prod(shape)) * dtype.itemsize)
+    elif data_at:
+        _check_data(path, data_at.end(), fields, int(np.prod(shape)) * dtype.itemsize)
     image = itk.imread(str(path))
     array = itk.array_from_image(image)
     array = array.reshape(array.shape[-3:])  # [Z, Y, X]
@@ -78,6 +97,33 @@ def read_itk(path: Path) -> tuple[Volume, np.dtype]:
     affine = LPS @ affine
     check_affine(affine, shape, str(path))
     return Volume(array.T.astype(np.float32), affine, str(path)), array.dtype
+
+
+def _check_data(path: Path, start: int, fields: bytes, size: int) -> None:
+    """Refuse voxels that are cut off or whose checksum is wrong: ITK returns whatever it got of them.
+
+    Args:
+        path: of the voxels: the file itself, or one beside it.
+        start: of the voxels, in bytes.
+        fields: the header in small letters.
+        size: of the voxels in bytes, unpacked.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: expected the voxels of the header beside it, found no such file")
+    if re.search(rb"compresseddata *= *true|encoding: *gz", fields):
+        unpack, got = zlib.decompressobj(wbits=47), 0  # zlib as MHA has it, gzip as NRRD
+        with path.open("rb") as f:
+            f.seek(start)
+            while not unpack.eof and got <= size and (chunk := f.read(2**16)):
+                while chunk and not unpack.eof and got <= size:
+                    got += len(unpack.decompress(chunk, 2**22))
+                    chunk = unpack.unconsumed_tail
+        if got != size or not unpack.eof:
+            raise InputError(f"{path}: expected a readable volume, got {got:,} bytes where the header says {size:,}")
+    elif not re.search(rb"binarydata *= *false|encoding: *(txt|text|ascii|hex)", fields):
+        got = path.stat().st_size - start
+        if got < size:
+            raise InputError(f"{path}: expected a readable volume, got {got:,} bytes where the header says {size:,}")
 
 
 def _stored(reader: Any) -> np.dtype:

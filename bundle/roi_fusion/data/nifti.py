@@ -53,18 +53,19 @@ def read_nifti(path: Path) -> tuple[Volume, np.dtype]:
     packed = name.endswith((".gz", ".mgz"))
     with path.open("rb") as file:
         if (file.read(2) == b"\x1f\x8b") != packed:
-            raise InputError(f"{path}: expected {'gzip' if packed else 'plain'} data by the file's ending, got the other")
+            came = ("no gzip data", "gzip data")[not packed]
+            raise InputError(f"{path}: expected a readable volume, got {came} in a file of this ending")
         file.seek(0)
         stream: Any = gzip.GzipFile(fileobj=file) if packed else file
         kind = _image_class(stream.read(_HEADER_BYTES), name, path)
         stream.seek(0)
         shape, dtype, end = _judge(kind, stream.read(_HEADER_BYTES), path)
         if path.stat().st_size * (_MAX_COMPRESSION if packed else 1) < end:
-            raise InputError(f"{path}: expected {end:,} bytes by its header, got a file that is cut off")
+            raise InputError(f"{path}: expected a readable volume, got a file too short for the {end:,} bytes of its header")
         stream.seek(0)
         image = kind.from_bytes(_unpacked(stream, end, path)) if packed else kind.from_filename(path)
     if shape != tuple(image.shape)[:3]:
-        raise InputError(f"{path}: expected the shape {list(shape)} by its header, got {list(image.shape)}")
+        raise InputError(f"{path}: expected a readable volume, got the shape {list(image.shape)} for {list(shape)}")
     affine, forms, notes = _placement(image, shape, path)
     array = np.asanyarray(image.dataobj).astype(np.float32).reshape(shape)
     return Volume(array, affine, str(path), notes=notes, forms=forms), dtype
@@ -108,10 +109,10 @@ def _unpacked(stream: BinaryIO, end: int, path: Path) -> bytes:
     """The bytes up to `end`; the rest is read too, up to a margin: only then the stream's checksum is compared."""
     data = stream.read(end)
     if len(data) < end:
-        raise InputError(f"{path}: expected {end:,} bytes by its header, got {len(data):,}: the file is cut off")
+        raise InputError(f"{path}: expected a readable volume, got {len(data):,} bytes where the header says {end:,}")
     tail = stream.read(_MARGIN_BYTES)
     if stream.read(1):
-        raise InputError(f"{path}: expected {end:,} bytes by its header, got a stream that goes on and on")
+        raise InputError(f"{path}: expected a readable volume, got a stream that goes on behind the {end:,} bytes of its header")
     return data + tail[:4096] if path.name.lower().endswith(MGH) else data
 
 

@@ -80,6 +80,7 @@ class ResultWriter:
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
             "ct": str(item.get("ct_file", "")),
             "missing": item.get("missing") or None,
+            "reader_notices": str(item.get("reader_notices") or "").splitlines(),
             "normalisation": intensity,
             "seed": self.inferer.seed,
             "num_inference_steps": len(self.inferer.levels),

@@ -7,8 +7,10 @@ Keys: ``image`` (MRI), ``ct``, ``label`` (lesion), ``brain``, ``bone``, ``dense`
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from ...values import as_bool
 from ..io import Volume, is_volume_file, read_volume, split_ending
 
 __all__ = ["CheckVolumesd", "CompleteCased", "FillMissingd", "FillUnknownLabeld", "LoadVolumesd", "file_of", "to_metatensor"]
+
+logger = logging.getLogger(__name__)
 
 _NAMES = {"image": "MRI", "ct": "CT", "label": "lesion mask", "brain": "brain mask", "bone": "bone mask"}
 
@@ -111,7 +115,14 @@ class LoadVolumesd(MapTransform):
             volume = read_volume(d[key], as_stored=True)
             d[key] = to_metatensor(volume)
             notices += [f"{volume.source}: {note}" for note in volume.notes]
+        for notice in notices:
+            _warn_once(notice)
         return {**d, "reader_notices": "\n".join(notices)}  # text: lists of different lengths cannot be collated
+
+
+@lru_cache(maxsize=1024)  # a training without a cache reads every case in every epoch
+def _warn_once(notice: str) -> None:
+    logger.warning("%s", notice)
 
 
 def to_metatensor(volume: Volume) -> MetaTensor:
