@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from roi_fusion.data.io import DicomSeries, is_volume_file, scan_dicom, split_ending
+from roi_fusion.data.nifti import MGH
 from roi_fusion.errors import InputError
 
 __all__ = ["CONTRAST_ORDER", "LAYOUTS", "CaseSource", "Found", "find_pairs"]
@@ -269,7 +270,7 @@ def _find_bids(root: Path, contrast: str, pattern: str = "sub-*", derived_mri: b
     cases = []
     for subject in _folders(raw, pattern):
         derived = {p for d in tops for folder in d.rglob(subject.name) if folder.is_dir() for p in _volumes(folder, deep=True)}
-        beside = _parts(sorted(derived))
+        beside = _parts(sorted(p for p in derived if not p.name.lower().endswith(MGH)))  # FreeSurfer's brain.mgz is no mask
         masks = [p for p in beside if p.role in _MASKS]
         images = _parts(_volumes(subject, deep=True))
         if derived_mri and not any(p.role == "mri" for p in images):

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import pytest
 
 from raw_layouts import dicom_series, save
-from roi_fusion.data.grids import shear_mm
-from roi_fusion.data.io import Volume, check_pair, looks_like_ct, read_volume, scan_dicom
+from roi_fusion.data.io import Volume, check_pair, looks_like_ct, read_volume
 from roi_fusion.errors import InputError
 
 itk = pytest.importorskip("itk")
@@ -24,80 +22,6 @@ def ct() -> np.ndarray:
     x, y, z = np.mgrid[:24, :26, :10]
     r = np.sqrt((x - 12) ** 2 + (y - 12) ** 2 + (2.0 * (z - 5)) ** 2)
     return np.where(r < 8, 40 + x, np.where(r < 9.5, 900, -1000)).astype(np.int16)
-
-
-def test_dicom_is_sorted_scaled_and_placed(ct: np.ndarray, tmp_path: Path) -> None:
-    dicom_series(tmp_path, ct, AFFINE, "CT", intercept=-1024.0)
-    volume = read_volume(tmp_path)
-    np.testing.assert_array_equal(volume.array, ct)
-    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
-    assert (volume.modality, volume.notes) == ("ct", [])
-
-
-def test_slope_and_intercept_of_an_mri(tmp_path: Path) -> None:
-    mri = np.arange(5 * 6 * 4).reshape(5, 6, 4) * 0.5 + 3
-    dicom_series(tmp_path, mri, AFFINE, "MR", slope=0.5, intercept=3.0)
-    np.testing.assert_allclose(read_volume(tmp_path).array, mri)
-
-
-def test_a_missing_slice_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
-    files = dicom_series(tmp_path, ct, AFFINE, "CT")
-    files[4].unlink()
-    with pytest.raises(InputError, match=r"expected evenly spaced slices, got a step of 10.00 mm where the others are 5.00 mm"):
-        read_volume(tmp_path)
-
-
-def test_a_tilted_gantry_is_corrected(ct: np.ndarray, tmp_path: Path) -> None:
-    dicom_series(tmp_path, ct, AFFINE, "CT", tilt_mm=1.6)  # two pixels a slice, about 18 degrees
-    volume = read_volume(tmp_path)
-    assert volume.notes == ["gantry tilt of 17.7° corrected"]
-    assert np.abs(shear_mm(volume.array.shape, volume.affine)).max() < 1e-3
-    tilted = AFFINE.copy()
-    tilted[1, 2] = -1.6
-    for index in np.argwhere(ct > 500)[::40]:  # every bone voxel lies where the tilted scanner saw it
-        there = np.linalg.inv(volume.affine) @ tilted @ [*index, 1]
-        assert volume.array[tuple(np.round(there[:3]).astype(int))] == pytest.approx(900, abs=1)
-
-
-def test_a_localiser_and_other_series_are_told(ct: np.ndarray, tmp_path: Path) -> None:
-    dicom_series(tmp_path, ct, AFFINE, "CT", description="Topogram 0.6")
-    with pytest.raises(InputError, match=r"expected one DICOM series with a volume, got 0 .*a localiser"):
-        read_volume(tmp_path)
-    three_planes = tmp_path / "planes"
-    for number, turn in enumerate(((0, 1, 2), (2, 0, 1))):
-        files = dicom_series(three_planes, ct[..., :3], AFFINE[:, [*turn, 3]], "MR", number=number)
-        for file in files:
-            header = pydicom.dcmread(file)
-            header.SeriesInstanceUID, header.SeriesNumber = "1.2.3", 1
-            header.save_as(file)
-    assert scan_dicom(three_planes.iterdir())[0].why_no_volume() == "a localiser (2 orientations in one series)"
-
-
-def test_of_two_b_values_the_higher_is_taken_and_other_repeats_are_refused(tmp_path: Path) -> None:
-    low = dicom_series(tmp_path, np.full((5, 6, 4), 10), AFFINE, "MR", description="ep2d", number=1)
-    high = dicom_series(tmp_path, np.full((5, 6, 4), 70), AFFINE, "MR", description="ep2d", number=2)
-    for files, b in ((low, 0.0), (high, 1000.0)):
-        for file in files:
-            header = pydicom.dcmread(file)
-            header.SeriesInstanceUID, header.DiffusionBValue = "1.2.3", b
-            header.save_as(file)
-    assert (read_volume(tmp_path).array == 70).all()
-    for file in (*low, *high):
-        header = pydicom.dcmread(file)
-        del header.DiffusionBValue
-        header.save_as(file)
-    with pytest.raises(InputError, match="expected each slice position once, got positions that repeat"):
-        read_volume(tmp_path)
-
-
-@pytest.mark.parametrize("ending", ["nii.gz", "mha", "nrrd"])
-def test_all_formats_agree(ending: str, ct: np.ndarray, tmp_path: Path) -> None:
-    nifti = save(tmp_path / "x.nii.gz", ct, AFFINE)
-    path = tmp_path / f"y.{ending}"
-    itk.imwrite(itk.imread(str(nifti)), str(path))
-    volume = read_volume(path)
-    np.testing.assert_array_equal(volume.array, ct)
-    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
 
 
 def test_no_orientation_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
@@ -131,6 +55,37 @@ def test_what_is_no_volume_is_refused(ct: np.ndarray, tmp_path: Path) -> None:
     bad[0, 0, :4] = np.nan
     with pytest.raises(InputError, match="got 4 NaN"):
         read_volume(save(tmp_path / "n.nii.gz", bad, AFFINE))
+
+
+def test_as_stored_leaves_nan_shear_and_place_to_the_caller(ct: np.ndarray, tmp_path: Path) -> None:
+    bad = ct.astype(np.float32)
+    bad[0, 0, :4] = np.nan
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 1.6
+    volume = read_volume(save(tmp_path / "n.nii.gz", bad, tilted), as_stored=True)
+    np.testing.assert_array_equal(volume.array, bad)
+    np.testing.assert_allclose(volume.affine, tilted, atol=1e-6)
+    nib.save(nib.Nifti1Image(ct, None), tmp_path / "b.nii.gz")
+    bare = read_volume(tmp_path / "b.nii.gz", as_stored=True)
+    assert not bare.placed
+    np.testing.assert_array_equal(bare.affine, nib.load(tmp_path / "b.nii.gz").affine)
+
+
+def test_a_sheared_file_is_straightened(ct: np.ndarray, tmp_path: Path) -> None:
+    tilted = AFFINE.copy()
+    tilted[1, 2] = 1.6
+    volume = read_volume(save(tmp_path / "x.nii.gz", ct, tilted))
+    assert (volume.notes, volume.resampled) == (["gantry tilt of 17.7° corrected"], True)
+
+
+def test_of_several_series_in_a_folder_none_is_taken(ct: np.ndarray, tmp_path: Path) -> None:
+    dicom_series(tmp_path, ct, AFFINE, "CT", description="thin", number=1)
+    dicom_series(tmp_path, ct, AFFINE, "CT", description="thick", number=2)
+    with pytest.raises(InputError, match=r"expected one DICOM series with a volume, got 2 \(thin: a volume; thick: a volume\)"):
+        read_volume(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"got 0 \(no DICOM file\)"):
+        read_volume(tmp_path / "empty")
 
 
 def test_a_16_bit_overflow_is_refused(ct: np.ndarray, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd
+from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import Compose, Invertd, LoadImaged
 from scipy.spatial.transform import Rotation
 
 from roi_fusion.core.intensity import IntensityMap
@@ -50,6 +50,14 @@ class TestCompleteCase:
         for name in ("mri.nii", "ct.nii"):
             (tmp_path / "p7" / name).touch()
         assert CompleteCased()({"image": str(tmp_path / "p7" / "mri.nii")})["case"] == "p7"
+
+    def test_a_folder_without_volume_files_is_a_dicom_series(self, tmp_path: Path) -> None:
+        (tmp_path / "MR").mkdir()
+        (tmp_path / "MR" / "IM1").touch()
+        out = CompleteCased()({"image": str(tmp_path / "MR"), "ct": str(tmp_path / "CT")})
+        assert (out["case"], out["image"], out["ct"]) == ("MR", str(tmp_path / "MR"), str(tmp_path / "CT"))
+        with pytest.raises(InputError, match="expected a CT beside it"):
+            CompleteCased()({"image": str(tmp_path / "MR")})
 
     def test_names_may_have_dots(self, tmp_path: Path) -> None:
         for name in ("1.2.840_mri.nii.gz", "1.2.840_ct.nii.gz", "1.2.841.mha", "ct.mha", "a.B_mri.mgz", "a.B_ct.mgz"):
@@ -311,3 +319,39 @@ def test_the_left_right_axis_of_any_orientation(codes: str) -> None:
     affine = tilt @ oriented
     (axis,) = (k for k, code in enumerate(nib.aff2axcodes(affine)) if code in "LR")
     assert left_right_axis(torch.as_tensor(affine)) == axis
+
+
+class TestLoadVolumes:
+    def test_voxels_place_and_names_are_those_of_the_files(self, tmp_path: Path) -> None:
+        """Against MONAI's own loader, which agrees on headers that do not contradict themselves."""
+        array, affine = RNG.random((9, 8, 7)).astype(np.float32), np.diag([-0.9, 0.8, 5.0, 1.0])
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / "x.nii.gz")
+        expected = LoadImaged("image", image_only=True, ensure_channel_first=True)({"image": str(tmp_path / "x.nii.gz")})
+        out = LoadVolumesd(("image", "ct"))({"image": str(tmp_path / "x.nii.gz")})
+        assert set(out) == {"image", "reader_notices"}
+        found, wanted = out["image"], expected["image"]
+        assert torch.equal(found.as_tensor(), wanted.as_tensor())
+        assert found.as_tensor().is_contiguous()
+        assert torch.equal(found.affine, wanted.affine)
+        assert found.meta["filename_or_obj"] == wanted.meta["filename_or_obj"]
+        assert out["reader_notices"] == ""
+
+    def test_notices_name_their_file_and_survive_a_batch(self, tmp_path: Path) -> None:
+        array, affine = RNG.random((9, 8, 7)).astype(np.float32), np.diag([0.9, 0.8, 5.0, 1.0])
+        cases = []
+        for n, shift in enumerate((0.0, 9.0)):
+            image = nib.Nifti1Image(array, affine)
+            moved = affine.copy()
+            moved[0, 3] = shift
+            image.set_qform(moved, 1)
+            nib.save(image, tmp_path / f"{n}.nii.gz")
+            cases.append(LoadVolumesd("image")({"image": str(tmp_path / f"{n}.nii.gz")}))
+        quiet, told = decollate_batch(list_data_collate(cases))
+        assert quiet["reader_notices"] == ""
+        assert (
+            told["reader_notices"] == f"{tmp_path / '1.nii.gz'}: sform and qform disagree by up to 9.0 mm; the sform is taken"
+        )
+
+    def test_what_cannot_be_read_is_one_sentence(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"none\.nii\.gz: expected a volume, found no such file"):
+            LoadVolumesd("image")({"image": str(tmp_path / "none.nii.gz")})

@@ -112,7 +112,7 @@ def _unpacked(stream: BinaryIO, end: int, path: Path) -> bytes:
         raise InputError(f"{path}: expected a readable volume, got {len(data):,} bytes where the header says {end:,}")
     tail = stream.read(_MARGIN_BYTES)
     if stream.read(1):
-        raise InputError(f"{path}: expected a readable volume, got a stream that goes on behind the {end:,} bytes of its header")
+        raise InputError(f"{path}: expected a readable volume, got a stream that goes on behind its {end:,} bytes")
     return data + tail[:4096] if path.name.lower().endswith(MGH) else data
 
 
@@ -124,20 +124,21 @@ def _placement(image: Any, shape: tuple[int, int, int], path: Path) -> tuple[np.
         code = int(image.header["goodRASFlag"] > 0)
         return affine, {"sform": affine, "sform_code": code, "qform": affine, "qform_code": code}, []
     unit, factor = _UNITS.get(int(image.header["xyzt_units"]) & 7, ("mm", 1.0))
-    scale = np.diag([factor, factor, factor, 1.0])
-    affine = scale @ affine
+    affine[:3] *= factor
     notes = [] if factor == 1 else [f"the header's unit is {unit}; taken as millimetres × {factor:g}"]
     check_affine(affine, shape, str(path), unit)
-    sform, sform_code = image.get_sform(coded=False), int(image.header["sform_code"])
-    qform_code = int(image.header["qform_code"])
+    sform_code, qform_code = (int(image.header[f"{n}_code"]) for n in ("sform", "qform"))
+    sform = image.get_sform(coded=False)
     try:
-        qform = scale @ image.get_qform(coded=False)
+        qform = image.get_qform(coded=False)
     except ValueError:  # a quaternion longer than 1
         qform = np.full((4, 4), np.nan)
+    sform[:3] *= factor
+    qform[:3] *= factor
     if not np.isfinite(qform).all():
         notes += ["the qform cannot be used and is left out of results"] if qform_code else []
         qform, qform_code = affine, 0
-    forms = {"sform": scale @ sform, "sform_code": sform_code, "qform": qform, "qform_code": qform_code}
+    forms = {"sform": sform, "sform_code": sform_code, "qform": qform, "qform_code": qform_code}
     if sform_code and qform_code:
         apart = _apart_mm(shape, affine, qform)
         if apart > _AGREE_MM:

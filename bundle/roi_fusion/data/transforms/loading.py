@@ -112,8 +112,10 @@ class LoadVolumesd(MapTransform):
         d = dict(data)
         notices = []
         for key in self.key_iterator(d):
-            volume = read_volume(d[key], as_stored=True)
+            path = str(d[key])
+            volume = read_volume(path, as_stored=True)
             d[key] = to_metatensor(volume)
+            d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = path  # of a DICOM series the folder, which can be read again
             notices += [f"{volume.source}: {note}" for note in volume.notes]
         for notice in notices:
             _warn_once(notice)
