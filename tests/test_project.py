@@ -25,14 +25,13 @@ LONGEST_MODULE = 350
 TOO_LONG = {
     "bundle/roi_fusion/core/guidance.py",
     "bundle/roi_fusion/core/network.py",
-    "bundle/roi_fusion/data/io.py",
     "bundle/roi_fusion/data/registration.py",
     "bundle/roi_fusion/engine/doctor_rules.py",
     "bundle/configs/train.json",
     "scripts/roi_fusion_tools/layouts.py",
     "scripts/roi_fusion_tools/prepare.py",
 }
-UNDOCUMENTED = {"bundle/roi_fusion/data/io.py": {"DicomSeries.files"}}
+UNDOCUMENTED: dict[str, set[str]] = {}
 AWAITED_TARGETS = {"fuzz"}
 DOCUMENTS = [p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *BUNDLE.glob("docs/*.md"), *ROOT.glob(".github/*.md"))]
 #: Methods whose meaning torch, MONAI or ignite fixes: a docstring would repeat theirs.

@@ -148,6 +148,7 @@ class DicomSeries:
 
     @property
     def files(self) -> list[Path]:
+        """Paths of all images, sorted."""
         return sorted(s.path for s in self.slices)
 
     def stack(self) -> tuple[list[DicomSlice], list[DicomSlice]]:
