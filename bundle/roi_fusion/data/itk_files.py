@@ -83,8 +83,7 @@ def read_itk(path: Path) -> tuple[Volume, np.dtype]:
     dtype = _stored(reader)
     check_size(shape, dtype, str(path))
     named = re.search(_DATA_FILE, head[: len(fields)])
-    apart = named is not None and named[1].upper() != b"LOCAL"
-    if apart:
+    if named is not None and named[1].upper() != b"LOCAL":
         _check_data(path.parent / named[1].decode(), 0, fields, int(np.prod(shape)) * dtype.itemsize)
     elif data_at:
         _check_data(path, data_at.end(), fields, int(np.prod(shape)) * dtype.itemsize)
