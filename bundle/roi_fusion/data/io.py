@@ -48,6 +48,7 @@ _STRAIGHT_MM = 0.25
 _TAGS = (
     "Modality",
     "SeriesInstanceUID",
+    "StudyInstanceUID",
     "SeriesDescription",
     "SeriesNumber",
     "PatientID",
@@ -100,7 +101,8 @@ class DicomSeries:
 
     Attributes:
         uid: SeriesInstanceUID.
-        patient: PatientID.
+        patient_id: PatientID as it stands in the header; may be empty.
+        study_uid: StudyInstanceUID; may be empty.
         modality: as the header says: CT, MR, …
         description: SeriesDescription and ProtocolName.
         number: SeriesNumber.
@@ -108,7 +110,8 @@ class DicomSeries:
     """
 
     uid: str
-    patient: str
+    patient_id: str
+    study_uid: str
     modality: str
     description: str
     number: int
@@ -160,7 +163,7 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
     """The series among some files, by patient and number. Files that are not DICOM are passed over; pixels are not read."""
     import pydicom
 
-    series: dict[tuple[str, str], DicomSeries] = {}
+    series: dict[tuple[str, ...], DicomSeries] = {}
     for path in paths:
         with path.open("rb") as f:
             if f.read(132)[128:] != b"DICM":
@@ -169,14 +172,15 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
         except Exception as e:  # whatever a broken header raises
             raise InputError(f"{path}: expected a DICOM file, got one that cannot be read ({str(e)[:120]})") from None
-        key = (str(header.get("PatientID") or ""), str(header.get("SeriesInstanceUID") or path.parent))
+        uids = (str(header.get(t) or "") for t in ("PatientID", "StudyInstanceUID"))
+        key = (*uids, str(header.get("SeriesInstanceUID") or path.parent))
         if key not in series:
             described = " ".join(str(header.get(t) or "") for t in ("SeriesDescription", "ProtocolName")).strip()
             series[key] = DicomSeries(
-                key[1], key[0], str(header.get("Modality") or ""), described, int(header.get("SeriesNumber") or 0)
+                key[2], key[0], key[1], str(header.get("Modality") or ""), described, int(header.get("SeriesNumber") or 0)
             )
         series[key].slices.append((path, header))
-    return sorted(series.values(), key=lambda s: (s.patient, s.number, s.uid))
+    return sorted(series.values(), key=lambda s: (s.patient_id, s.study_uid, s.number, s.uid))
 
 
 def read_volume(source: str | Path | DicomSeries) -> Volume:
