@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from roi_fusion.data.cases import find_cases, load_datalist
-from roi_fusion.data.splits import PARTS, make_splits, subject_of
+from roi_fusion.data.splits import PARTS, hold_back, make_splits, subject_of
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -144,3 +144,14 @@ def test_a_patient_in_two_parts_is_refused(kind: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=sentence):
             load_datalist(tmp_path, part)
     assert len(load_datalist(tmp_path)) == 3  # all cases go without a split
+
+
+def test_whole_patients_are_held_back() -> None:
+    cases = [{"case": c} for c in ("a", "sub-1_ses-1", "sub-1_ses-2", "sub-2", "sub-1_ses-3")]
+    assert hold_back(cases, 0) == ([0, 1, 2, 3, 4], [])
+    assert hold_back(cases, 1) == ([0, 1, 2, 4], [3])
+    assert hold_back(cases, 2) == ([0], [1, 2, 3, 4])
+    assert hold_back(cases, 9) == ([0], [1, 2, 3, 4])
+    assert hold_back(cases[1:3], 1) == ([0, 1], [])  # of one patient
+    alone = [{"case": f"c{n}"} for n in range(5)]
+    assert hold_back(alone, 2) == ([0, 1, 2], [3, 4])

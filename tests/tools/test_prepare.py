@@ -430,6 +430,82 @@ def test_killed_in_the_middle_and_started_again(pair: Pair, tmp_path: Path) -> N
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
 
 
+#: Forks a preparation with two workers and kills its process group after each of the given seconds, then runs it to the end.
+_KILLS = """
+import json, multiprocessing, os, signal, sys, time
+import itk, torch, numpy, nibabel
+from pathlib import Path
+from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset, run, storage
+
+fork = multiprocessing.get_context("fork")  # nothing has run yet: a fork is safe here and saves the imports
+multiprocessing.get_context = lambda *_: fork
+raw, out = map(Path, sys.argv[1:3])
+torch.set_num_threads(1)
+
+def prepare():
+    return prepare_dataset(raw, out, num_workers=2, progress=False, options=PrepareOptions(register=False))
+
+def in_child(after):
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        try:
+            prepare()
+        finally:
+            os._exit(0)
+    time.sleep(after)
+    try:
+        os.kill(child, signal.SIGKILL)  # the parent alone: its workers have to notice
+    except ProcessLookupError:
+        pass
+    os.waitpid(child, 0)
+
+for after in json.loads(sys.argv[3]):
+    in_child(after)
+    for folder in (p for p in out.glob("*") if p.is_dir() and not p.name.startswith(".")):
+        facts = json.loads((folder / "case.json").read_text())
+        files = {p.name for p in folder.iterdir()} - {"case.json"}
+        assert files == set(facts["files"]), files
+        assert all(storage._sha256(folder / n) == s for n, s in facts["files"].items())
+        print("whole", folder.name, (folder / "case.json").stat().st_mtime_ns, flush=True)
+    for name in ("prepare.json", "errors.json"):
+        if (out / name).exists():
+            json.loads((out / name).read_text())
+print("counts", json.dumps(prepare()["counts"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_lose_nothing_leave_nothing_half_and_repeat_nothing(pair: Pair, tmp_path: Path) -> None:
+    """With two workers: ten kills of a first preparation, then ten while it renews cases whose inputs have changed."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    names = [f"c{n:02d}" for n in range(24)]
+    for n, name in enumerate(names):
+        save(raw / f"{name}_ct.nii.gz", pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+        save(raw / f"{name}_mri.nii.gz", pair.mri * (1 + n / 100), pair.mri_affine)
+    rng = np.random.default_rng(0)
+    for change in (1, 2):
+        seconds = json.dumps([round(float(s), 3) for s in rng.uniform(0.3, 6, 10)])
+        arguments = [sys.executable, "-c", _KILLS, str(raw), str(out), seconds]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen: dict[str, set[str]] = {}
+        for line in done.stdout.splitlines():
+            if line.startswith("whole"):
+                seen.setdefault(line.split()[1], set()).add(line.split()[2])
+        if change == 1:
+            assert all(len(times) == 1 for times in seen.values())  # a case once finished is not made again
+        else:
+            assert all(len(times) <= 2 for times in seen.values())  # the old one, then the new one
+            assert sorted(seen) == names  # none was ever gone
+        counts = json.loads(done.stdout.rsplit("counts", 1)[1])
+        assert (counts["prepared"] + counts["kept"], counts["refused"]) == (24, 0)
+        assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names
+        for n, name in enumerate(names):
+            save(raw / f"{name}_mri.nii.gz", pair.mri * (2 + n / 100), pair.mri_affine)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_layout_to_the_end(pair: Pair, tmp_path: Path) -> None:

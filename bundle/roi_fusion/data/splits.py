@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 
-__all__ = ["PARTS", "by_subject", "make_splits", "read_splits", "subject_of"]
+__all__ = ["PARTS", "by_subject", "hold_back", "make_splits", "read_splits", "subject_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,22 @@ def make_splits(cases: Sequence[Mapping[str, str]], seed: int = 0) -> dict[str, 
         if not parts[part] and len(parts["train"]) > 1:
             parts[part].append(parts["train"].pop())
     return {s: sorted(cases[i]["case"] for group in parts[s] for i in group) for s in PARTS}
+
+
+def hold_back(cases: Sequence[Mapping[str, str]], count: int) -> tuple[list[int], list[int]]:
+    """Indices of the cases to train on and of those held back: the last patients, until `count` cases or more are held.
+
+    At least one patient stays to train on.
+
+    Args:
+        cases: entries with ``case`` and, where known, ``folder``.
+        count: of cases to hold back.
+    """
+    groups = list(by_subject(cases).values())
+    held: list[int] = []
+    while len(held) < count and len(groups) > 1:
+        held += groups.pop()
+    return sorted(i for group in groups for i in group), sorted(held)
 
 
 def read_splits(root: Path) -> dict[str, list[str]] | None:
