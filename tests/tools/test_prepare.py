@@ -448,14 +448,14 @@ def prepare():
 def in_child(after):
     child = os.fork()
     if child == 0:
-        os.setpgid(0, 0)
         try:
             prepare()
         finally:
             os._exit(0)
+    os.setpgid(child, child)
     time.sleep(after)
     try:
-        os.kill(child, signal.SIGKILL)  # the parent alone: its workers have to notice
+        os.killpg(child, signal.SIGKILL)
     except ProcessLookupError:
         pass
     os.waitpid(child, 0)
