@@ -22,10 +22,13 @@ def prepare(work_dir: Path) -> Path:
     Weights that the copy already has stay; everything else is renewed.
     """
     bundle = work_dir / "bundle"
-    if bundle.resolve() == (ROOT / "bundle").resolve():
+    if (bundle / "configs").exists() and not (work_dir / "app" / "main.py").is_file():
         raise InputError(
-            f"work_dir: expected a folder for the server's own copy of the bundle, got the bundle's own {work_dir}"
+            f"work_dir: expected a new folder or one of an earlier server, got one with another bundle: {work_dir}"
         )
+    (work_dir / "app").mkdir(parents=True, exist_ok=True)
+    for file in (ROOT / "label_app").glob("*.py"):
+        shutil.copyfile(file, work_dir / "app" / file.name)
     for name in ("configs", "docs", "roi_fusion"):
         shutil.rmtree(bundle / name, ignore_errors=True)
         shutil.copytree(ROOT / "bundle" / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -33,9 +36,6 @@ def prepare(work_dir: Path) -> Path:
     shipped, own = (folder / "models" / "model.pt" for folder in (ROOT / "bundle", bundle))
     if shipped.is_file() and not own.is_file():
         shutil.copyfile(shipped, own)
-    (work_dir / "app").mkdir(exist_ok=True)
-    for file in (ROOT / "label_app").glob("*.py"):
-        shutil.copyfile(file, work_dir / "app" / file.name)
     return bundle
 
 

@@ -21,7 +21,7 @@ def test_the_servers_copy_keeps_its_weights_and_is_never_the_bundle_itself(tmp_p
     label_server.prepare(tmp_path)
     assert (bundle / "models" / "model.pt").read_bytes() == b"trained here"
     before = sorted(BUNDLE.rglob("*"))
-    with pytest.raises(InputError, match="work_dir: expected a folder for the server's own copy of the bundle"):
+    with pytest.raises(InputError, match="work_dir: expected a new folder or one of an earlier server, got one with another"):
         label_server.prepare(ROOT)
     assert sorted(BUNDLE.rglob("*")) == before
 

@@ -179,10 +179,11 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
 
 def test_masks_of_other_programs(tmp_path: Path) -> None:
     touch(tmp_path / "d", "a/ct.nii.gz", "a/mri.nii.gz")
-    touch(tmp_path / "m", "a/brain.nii.gz", "a/skull.nii.gz")
+    touch(tmp_path / "m", "a/brain.nii.gz", "a/skull.nii.gz", "a/mask.nii.gz")
     case = only(tmp_path / "d", "cases", masks_dir=str(tmp_path / "m"))
     assert case.brain_mask == tmp_path / "m" / "a" / "brain.nii.gz"
     assert case.bone_mask == tmp_path / "m" / "a" / "skull.nii.gz"
+    assert case.notes == [f"left alone, as the name says neither brain nor bone: {tmp_path / 'm' / 'a' / 'mask.nii.gz'}"]
     touch(tmp_path / "m", "a/brain_mask.nii.gz")
     assert "expected one brain mask, got 2" in str(only_refused(tmp_path / "d", tmp_path / "m"))
     with pytest.raises(InputError, match="masks_dir: expected a folder"):

@@ -187,8 +187,8 @@ def test_nothing_that_a_user_made_is_removed(pair: Pair, tmp_path: Path, caplog:
     save(raw / "b_lesion_mask.nii.gz", pair.lesion, pair.mri_affine)
     run(raw, out, options=TRUST)
     save(out / "a" / "lesion_mask.nii.gz", pair.lesion, pair.mri_affine)  # drawn
-    (out / "a" / "notes" / "deep").mkdir(parents=True)
-    (out / "a" / "notes" / "deep" / "reader1.txt").write_text("seen")
+    (out / "a" / "notes").mkdir()
+    (out / "a" / "notes" / "reader1.txt").write_text("seen")
     save(out / "b" / "lesion_mask.nii.gz", np.roll(pair.lesion, 1), pair.mri_affine)  # corrected
     before = {c: contents(out / c) for c in "ab"}
 
@@ -199,14 +199,14 @@ def test_nothing_that_a_user_made_is_removed(pair: Pair, tmp_path: Path, caplog:
     assert record["counts"]["kept"] == 2
     assert record["stale"] == {}
     rows = {c["case"]: c["notes"][-1] for c in record["cases"]}
-    assert rows["a"].endswith("by hand and left as it is: lesion_mask.nii.gz, notes/deep/reader1.txt")
+    assert rows["a"].endswith("by hand and left as it is: lesion_mask.nii.gz, notes/")
     assert rows["b"].endswith("by hand and left as it is: lesion_mask.nii.gz")
     assert unchanged()
 
     save(raw / "a_mri.nii.gz", pair.mri * 2, pair.mri_affine)  # other inputs
     record = run(raw, out, options=TRUST)
     assert record["counts"] == {"prepared": 0, "kept": 1, "refused": 1}
-    assert "by hand: lesion_mask.nii.gz, notes/deep/reader1.txt; left alone" in record["errors"]["a"]
+    assert "by hand: lesion_mask.nii.gz, notes/; left alone" in record["errors"]["a"]
     assert set(record["stale"]) == {"a"}
     assert unchanged()
 
@@ -432,7 +432,7 @@ def test_killed_in_the_middle_and_started_again(pair: Pair, tmp_path: Path) -> N
 
 #: Forks a preparation with two workers and kills its process group after each of the given seconds, then runs it to the end.
 _KILLS = """
-import json, multiprocessing, os, signal, sys, time
+import fcntl, json, multiprocessing, os, signal, sys, time
 import itk, torch, numpy, nibabel
 from pathlib import Path
 from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset, run, storage
@@ -459,6 +459,14 @@ def in_child(after):
     except ProcessLookupError:
         pass
     os.waitpid(child, 0)
+    lock = out / ".roi_fusion_prepare" / "lock"
+    while lock.exists():  # forked workers hold it too, until they have died
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.05)
 
 for after in json.loads(sys.argv[3]):
     in_child(after)

@@ -12,7 +12,7 @@ from roi_fusion.errors import InputError
 
 from .dicom import find_dicom
 from .folders import find_apis, find_bids, find_cases, find_flat, find_isles24
-from .names import safe_name
+from .names import OTHER_MASK, safe_name
 from .sources import CONTRAST_ORDER, ROLES, CaseSource, Found, parts_of, volumes_in
 
 __all__ = ["LAYOUTS", "find_pairs"]
@@ -92,6 +92,9 @@ def _add_masks(cases: Sequence[CaseSource], folder: Path) -> None:
         raise InputError(f"masks_dir: expected a folder of masks, found no folder {folder}")
     for case in cases:
         own = parts_of(volumes_in(folder / case.case)) if (folder / case.case).is_dir() else []
+        unsaid = [str(p.source) for p in own if p.role == OTHER_MASK]
+        if unsaid:
+            case.notes.append(f"left alone, as the name says neither brain nor bone: {', '.join(unsaid)}")
         for role in ("brain_mask", "bone_mask"):
             candidates = [p.source for p in own if p.role == role and isinstance(p.source, Path)]
             if len(candidates) > 1 and case.refused is None:

@@ -27,6 +27,9 @@ CASE_RECORD = "case.json"
 
 _SCRATCH = ".roi_fusion_prepare"
 
+#: Written by prepare itself, and by the programs that show folders.
+_NOT_A_USERS = {CASE_RECORD, ".DS_Store", "Thumbs.db", "desktop.ini"}
+
 _VOLUMES = ("mri.nii.gz", "ct.nii.gz", "brain_mask.nii.gz", "bone_mask.nii.gz")
 
 
@@ -83,19 +86,18 @@ def _sha256(path: Path) -> str:
 
 
 def hand_made(folder: Path) -> list[str]:
-    """Files of a case's folder that may be a user's, sorted: those not written by prepare, or changed since.
+    """What in a case's folder may be a user's, sorted: files and folders not written by prepare, and files changed since.
 
     ``case.json`` lists what was written; where it lists nothing, as in cases of older versions, any file may be.
     """
     written = (read_record(folder) or {}).get("files")
     written = written if isinstance(written, dict) else {}
     found = []
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if (path.is_dir() and not path.is_symlink()) or name == CASE_RECORD:
+    for path in sorted(folder.iterdir()):
+        own = path.is_file() and not path.is_symlink()
+        if path.name in _NOT_A_USERS or (own and path.name in written and written[path.name] == _sha256(path)):
             continue
-        if path.is_symlink() or name not in written or written[name] != _sha256(path):
-            found.append(name)
+        found.append(f"{path.name}/" if path.is_dir() else path.name)
     return found
 
 
