@@ -265,6 +265,13 @@ def test_subjects(tmp_path: Path) -> None:
         ]
 
 
+def test_a_pair_beside_the_subjects_of_bids_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, *(f"{folder}/{kind}.nii.gz" for folder in ("sub-01", "control7") for kind in ("ct", "mri")))
+    assert [c.case for c in find_pairs(tmp_path).cases] == ["sub-01"]
+    assert caplog.messages == ["layout bids: left out 1 folder with a pair: control7 (--layout cases takes it)"]
+    assert [c.case for c in find_pairs(tmp_path, "cases").cases] == ["control7", "sub-01"]
+
+
 def add_pair(root: Path, patient: str, study: str, mr_study: str | None = None, place: str | None = None) -> None:
     """A CT and an MRI of one patient, by default in folders of the modality."""
     ct, mr = (root / place, root / place) if place else (root / "CT", root / "MR")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from .names import OTHER_MASK, safe_name
 from .sources import CONTRAST_ORDER, ROLES, CaseSource, Found, parts_of, volumes_in
 
 __all__ = ["LAYOUTS", "find_pairs"]
+
+logger = logging.getLogger(__name__)
 
 _FINDERS: dict[str, Callable[[Path, str], list[CaseSource]]] = {
     "isles24": find_isles24,
@@ -74,6 +77,8 @@ def find_pairs(
         seen = f"; the nearest to a pair was {near.cases[0].refused}" if near.cases else ""
         expected = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
         raise InputError(f"{root}: expected {expected}, found none among {_inventory(root)}{seen}")
+    if found.layout in ("bids", "isles24"):
+        _name_left_out(root, found, contrast)
     for case in found.cases:
         case.case = safe_name(case.case)
         case.subject = safe_name(case.subject or case.case)
@@ -85,6 +90,17 @@ def find_pairs(
         _add_masks(found.cases, Path(masks_dir))
     found.splits = next((p for p in (root / "splits.json", root / "splits") if p.exists()), None)
     return found
+
+
+def _name_left_out(root: Path, found: Found, contrast: str) -> None:
+    """Say which folders beside the subjects hold a pair too: a search that takes some must not lose the others unseen."""
+    taken = {Path(str(path)) for case in found.cases for _, path in case.files()}
+    left = [c.case for c in find_cases(root, contrast) if c.refused is None and not {p for _, p in c.files()} & taken]
+    if left:
+        listed = ", ".join(left[:5]) + (", …" if len(left) > 5 else "")
+        folders, them = ("folder", "it") if len(left) == 1 else ("folders", "them")
+        what = f"left out {len(left)} {folders} with a pair: {listed} (--layout cases takes {them})"
+        logger.warning("layout %s: %s", found.layout, what)
 
 
 def _add_masks(cases: Sequence[CaseSource], folder: Path) -> None:
