@@ -64,9 +64,11 @@ $(LABEL_STAMP): constraints-label.txt pyproject.toml scripts/label_requirements.
 STUDIES ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
+# Names and addresses, with commas between, under which other machines reach it.
+ALLOWED_HOSTS ?=
 
 label: $(LABEL_STAMP)
-	$(LABEL)/bin/python scripts/label_server.py $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT)
+	$(LABEL)/bin/python scripts/label_server.py $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT) --allowed_hosts "$(ALLOWED_HOSTS)"
 
 # 3,000 malformed studies through every door; the normal suite tries 300.
 fuzz: env

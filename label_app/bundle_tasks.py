@@ -25,7 +25,9 @@ from monailabel.utils.others.generic import device_list, device_map
 
 from roi_fusion.config.check import check_config
 from roi_fusion.data.cases import sentence_for
+from roi_fusion.data.io import split_ending
 from roi_fusion.data.results import RESULT_FILES, write_volume
+from roi_fusion.data.splits import hold_back
 from roi_fusion.data.transforms.loading import CompleteCased
 from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.evaluator import CaseMetrics
@@ -132,6 +134,12 @@ class Infer(BundleInferTask):
         return path, facts
 
 
+def _named(mri: Path) -> dict[str, str]:
+    """Case and folder of a study, by which its patient is known."""
+    nested = split_ending(mri.name)[0] == "mri"
+    return {"case": mri.parent.name, "folder": str(mri.parent)} if nested else {"case": split_ending(mri.name)[0]}
+
+
 class Train(BundleTrainTask):
     """The bundle's training from its current weights on all submitted labels; ends with new ``models/model.pt``."""
 
@@ -171,9 +179,10 @@ class Train(BundleTrainTask):
         return cases
 
     def _partition_datalist(self, datalist: Any, request: Any, shuffle: bool = False) -> tuple[list, list]:
-        held = min(len(datalist) - 1, round(request["val_split"] * len(datalist)))
-        split = len(datalist) - held
-        return datalist[:split], datalist[split:] or datalist  # too few to hold any back: the training cases say how it goes
+        cases = [_named(Path(d["image"])) for d in datalist]
+        train, held = hold_back(cases, min(len(datalist) - 1, round(request["val_split"] * len(datalist))))
+        # Too few patients to hold any back: the training cases say how it goes.
+        return [datalist[i] for i in train], [datalist[i] for i in held] or datalist
 
     def _update_overrides(self, overrides: dict[str, Any]) -> None:
         overrides.update(self._knobs)

@@ -14,9 +14,9 @@ import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, NoReturn
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -25,6 +25,8 @@ from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.utils.sessions import Sessions
+from request_guard import GuardOptions, RequestGuard
+from starlette.middleware.cors import CORSMiddleware
 
 _MRI_FILES = ("mri.nii.gz", "mri.nii")
 _NO_STUDY = re.compile(r"(.+_)?(ct|lesion_mask|brain_mask|bone_mask)")
@@ -38,7 +40,11 @@ class RefusedPath(Exception):
     """A name that leaves its folder: 400."""
 
 
-def stop(sentence: str) -> None:
+class TooLarge(Exception):
+    """More than the limit: 413."""
+
+
+def stop(sentence: str) -> NoReturn:
     """End the process at once: uvicorn would wrap an exit during its start in pages of traceback."""
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     os._exit(2)
@@ -138,7 +144,9 @@ class Studies(LocalDatastore):
 
 
 class GuardedSessions(Sessions):
-    """Sessions whose ids are ids, and whose archives cannot write outside."""
+    """Sessions whose ids are ids, and whose archives cannot write outside or unpack to more than an upload may hold."""
+
+    max_unpacked_bytes = int(GuardOptions().max_upload_mb * 1e6)
 
     def get_session(self, session_id: str, *args: Any, **kwargs: Any) -> Any:
         return super().get_session(plain_name("session_id", session_id), *args, **kwargs)
@@ -146,35 +154,34 @@ class GuardedSessions(Sessions):
     def add_session(self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: Any = None) -> Any:
         if uncompress and not data_file.lower().endswith(".zip"):  # unlike zip, tar keeps paths that lead outside
             raise RefusedPath(f"files: expected a .zip to unpack, got {Path(data_file).suffix or 'none'}")
+        if uncompress:
+            self._check_archive(data_file)
         return super().add_session(data_file, expiry, uncompress, session_id)
 
+    def _check_archive(self, file: str) -> None:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+        except (OSError, zipfile.BadZipFile):
+            raise RefusedPath("files: expected a .zip to unpack, got a file that is none") from None
+        if size > self.max_unpacked_bytes:
+            limit = self.max_unpacked_bytes / 1e6
+            raise TooLarge(f"files: expected {limit:g} MB or less when unpacked, got {size / 1e6:.0f} MB")
 
-class _RequestGuard:
-    """Answers 400 to a query that names a path, and 403 to web pages that this server did not serve.
 
-    MONAI Label lets every page that a reader has open talk to a server on the reader's own machine.
+def guard_options() -> GuardOptions:
+    """What ``--conf`` lets in; ends the process where it cannot be read."""
+    try:
+        return GuardOptions.from_conf(settings.MONAI_LABEL_APP_CONF)
+    except ValueError as e:
+        stop(f"--conf {e}")
+
+
+def guard_server(input_error: type[Exception], options: GuardOptions) -> None:
+    """Put the guard and the sentences into MONAI Label's running server.
+
+    MONAI Label's own answer to pages of other sites, which lets all of them in with the reader's credentials, goes.
     """
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        refused = self._refused(scope) if scope["type"] == "http" else None
-        await (JSONResponse({"detail": refused[1]}, refused[0]) if refused else self.app)(scope, receive, send)
-
-    @staticmethod
-    def _refused(scope: Any) -> tuple[int, str] | None:
-        headers = {k.decode().lower(): v.decode(errors="replace") for k, v in scope["headers"]}
-        if urlsplit(headers.get("origin", "")).netloc not in ("", headers.get("host")):
-            return 403, f"origin: expected a page of this server, got one of {headers['origin']}"
-        for name, value in parse_qsl(scope["query_string"].decode(errors="replace")):
-            if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
-                return 400, f"{name}: expected the name of something in the studies, got the path {value!r}"
-        return None
-
-
-def guard_server(input_error: type[Exception]) -> None:
-    """Put the guard and the sentences into MONAI Label's running server."""
     from monailabel.app import app
 
     def sentence(status: int) -> Any:
@@ -187,7 +194,16 @@ def guard_server(input_error: type[Exception]) -> None:
 
     assert isinstance(app, FastAPI)
     app.middleware_stack = None  # built anew with these at the next request
-    app.add_middleware(_RequestGuard)
-    codes = {input_error: 422, RefusedPath: 400, json.JSONDecodeError: 400, NotThere: 404, MONAILabelException: 404}
+    app.user_middleware = [m for m in app.user_middleware if m.cls is not CORSMiddleware]
+    app.add_middleware(RequestGuard, options=options)
+    GuardedSessions.max_unpacked_bytes = int(options.max_upload_mb * 1e6)
+    codes = {
+        input_error: 422,
+        RefusedPath: 400,
+        TooLarge: 413,
+        json.JSONDecodeError: 400,
+        NotThere: 404,
+        MONAILabelException: 404,
+    }
     for kind, status in codes.items():
         app.add_exception_handler(kind, sentence(status))

@@ -2,9 +2,10 @@
 """MONAI Label app of the bundle: lesion and fused volume, training on submitted labels, active learning and scoring.
 
     monailabel start_server --app label_app --studies DIR --host 127.0.0.1 [--conf bundle PATH]
+        [--conf allowed_hosts A,B] [--conf max_upload_mb 1024] [--conf proxy true]
 
-PATH is the bundle's folder, by default the one beside this app. Nothing is fetched from a network. What users need to know
-stands in ``bundle/docs/monai_label.md``.
+PATH is the bundle's folder, by default the one beside this app; the rest is explained in ``request_guard.py``. Nothing is
+fetched from a network. What users need to know stands in ``bundle/docs/monai_label.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from guarded import GuardedSessions, NotThere, RefusedPath, Studies, guard_server, plain_name, private_uploads, stop
+from guarded import (
+    GuardedSessions,
+    NotThere,
+    RefusedPath,
+    Studies,
+    guard_options,
+    guard_server,
+    plain_name,
+    private_uploads,
+    stop,
+)
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.tasks.activelearning.first import First
@@ -25,6 +36,7 @@ if not (BUNDLE / "configs" / "inference.json").is_file():
     stop(f"--conf bundle: expected the folder of the bundle, found no {BUNDLE / 'configs' / 'inference.json'}")
 if "start_server" in sys.argv and not any(a.startswith(("-i", "--ho")) for a in sys.argv):
     stop("--host: expected an address to listen on, as --host 127.0.0.1; MONAI Label's own default is every network")
+GUARD = guard_options()
 sys.path.insert(0, str(BUNDLE))
 
 from bundle_tasks import KINDS, MODELS, BatchInfer, Infer, LeastKnown, Metrics, Train, check_device, first_of  # noqa: E402
@@ -67,7 +79,7 @@ class RoiFusionApp(MONAILabelApp):
         return GuardedSessions(settings.MONAI_LABEL_SESSION_PATH, settings.MONAI_LABEL_SESSION_EXPIRY) if load else None
 
     def on_init_complete(self) -> None:
-        guard_server(InputError)
+        guard_server(InputError, GUARD)
         super().on_init_complete()
 
     def infer_task(self, model: Any) -> Infer:

@@ -22,6 +22,13 @@ def prepare(work_dir: Path) -> Path:
     Weights that the copy already has stay; everything else is renewed.
     """
     bundle = work_dir / "bundle"
+    if (bundle / "configs").exists() and not (work_dir / "app" / "main.py").is_file():
+        raise InputError(
+            f"work_dir: expected a new folder or one of an earlier server, got one with another bundle: {work_dir}"
+        )
+    (work_dir / "app").mkdir(parents=True, exist_ok=True)
+    for file in (ROOT / "label_app").glob("*.py"):
+        shutil.copyfile(file, work_dir / "app" / file.name)
     for name in ("configs", "docs", "roi_fusion"):
         shutil.rmtree(bundle / name, ignore_errors=True)
         shutil.copytree(ROOT / "bundle" / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -29,13 +36,18 @@ def prepare(work_dir: Path) -> Path:
     shipped, own = (folder / "models" / "model.pt" for folder in (ROOT / "bundle", bundle))
     if shipped.is_file() and not own.is_file():
         shutil.copyfile(shipped, own)
-    (work_dir / "app").mkdir(exist_ok=True)
-    for file in (ROOT / "label_app").glob("*.py"):
-        shutil.copyfile(file, work_dir / "app" / file.name)
     return bundle
 
 
-def serve(studies: str | None = None, work_dir: str = "label_work", host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(
+    studies: str | None = None,
+    work_dir: str = "label_work",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allowed_hosts: str = "",
+    max_upload_mb: float = 1024,
+    proxy: bool = False,
+) -> None:
     """Start the server; Ctrl-C ends it.
 
     Args:
@@ -44,6 +56,10 @@ def serve(studies: str | None = None, work_dir: str = "label_work", host: str = 
         work_dir: folder for weights, trainings and logs of this server.
         host: address to listen on; others than this machine reach it only at an address of the network, as 0.0.0.0.
         port: port to listen on.
+        allowed_hosts: names and addresses, with commas between, under which other machines reach it; this machine's own
+            loopback names and --host always count.
+        max_upload_mb: largest upload, in megabytes.
+        proxy: pass requests below /proxy/ on to the DICOMweb server of the studies, as OHIF needs it.
     """
     work = Path(work_dir).resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -68,15 +84,20 @@ def serve(studies: str | None = None, work_dir: str = "label_work", host: str = 
         "            fused   MRI and CT in one volume, in the MRI's units",
         f"            both from {weights}" + ("" if weights.is_file() else "  (not there yet)"),
         f"3D Slicer   module MONAI Label, server {address}, Next Sample, then Auto Segmentation with lesion",
-        f"OHIF        {address}/ohif/ where the studies come from a DICOMweb server",
+        f"OHIF        {address}/ohif/ where the studies come from a DICOMweb server, with --proxy true",
         f"results     submitted labels: {'the DICOMweb server' if remote else folder + '/labels/final'}",
         f"            trainings and scores: {bundle / 'runs' / 'label'}; weights before the last training: models/previous.pt",
         "more        bundle/docs/monai_label.md",
     ]
     print("\n".join(lines), flush=True)
+    named = [n for n in (*allowed_hosts.split(","), host) if n and n not in ("0.0.0.0", "::")]
+    if host in ("0.0.0.0", "::") and not allowed_hosts:
+        print("warning: no other machine is let in without --allowed_hosts and the names that they use", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1") and os.environ.get("MONAI_LABEL_AUTH_ENABLE", "").lower() != "true":
         print("warning: the server listens beyond this machine without a login (see MONAI_LABEL_AUTH_ENABLE)", flush=True)
     arguments = ["start_server", "--app", str(work / "app"), "--studies", folder, "--conf", "bundle", str(bundle)]
+    arguments += ["--conf", "allowed_hosts", ",".join(named), "--conf", "max_upload_mb", f"{max_upload_mb:g}"]
+    arguments += ["--conf", "proxy", str(proxy).lower()]
     command = [sys.executable, "-m", "monailabel.main", *arguments, "--host", str(host), "--port", str(port)]
     os.execv(sys.executable, command)
 

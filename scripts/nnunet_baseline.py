@@ -26,7 +26,8 @@ def nnunet_baseline(
         written = write_nnunet_dataset(root / "train_cases", root / "test_cases", folder, train_cases, cases)
         print(
             f"{written}\nnow, with nnUNet_raw, nnUNet_preprocessed and nnUNet_results set:\n"
-            "  nnUNetv2_plan_and_preprocess -d 1 -c 3d_fullres\n  nnUNetv2_train 1 3d_fullres 0\n"
+            "  nnUNetv2_plan_and_preprocess -d 1 -c 3d_fullres\n"
+            f"  cp {written / 'splits_final.json'} $nnUNet_preprocessed/{written.name}/\n  nnUNetv2_train 1 3d_fullres 0\n"
             f"  nnUNetv2_predict -d 1 -c 3d_fullres -f 0 -i {written / 'imagesTs'} -o PREDICTIONS\n"
             f"  python scripts/nnunet_baseline.py score --benchmark_dir {benchmark_dir} --folder PREDICTIONS"
         )

@@ -22,7 +22,8 @@ def prepare(
 
     Args:
         input_dir: folder with the data; nothing in it is changed.
-        output_dir: folder of cases; also gets prepare.html, prepare.json and errors.json.
+        output_dir: folder of cases; also gets prepare.html, prepare.json and errors.json. No finished case and no file that was
+            made or changed by hand is ever removed from it.
         layout: auto, cases, pairs, bids, isles24, apis or dicom.
         contrast: which MRI to take of several: auto (the first of adc, dwi, flair, t2, t1) or one of these.
         reference: mri or ct, whose grid stays.
@@ -38,7 +39,9 @@ def prepare(
     )
     counts = record["counts"]
     flagged = sum(bool(c["flags"]) for c in record["cases"])
-    print(f"{counts['prepared']} prepared, {counts['kept']} kept, {counts['refused']} refused, {flagged} flagged: {output_dir}")
+    parts = [*(f"{n} {status}" for status, n in counts.items()), f"{flagged} flagged"]
+    parts += [f"{len(record['stale'])} stale"] if record["stale"] else []
+    print(f"{', '.join(parts)}: {output_dir}")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def dicom_series(
     number: int = 1,
     tilt_mm: float = 0.0,
     patient: str = "P1",
+    study: str = "1.2.3.4",
     slope: float = 1.0,
     intercept: float | None = None,
 ) -> list[Path]:
@@ -99,7 +100,7 @@ def dicom_series(
         array: ``[X, Y, Z]``.
         affine: index to RAS millimetres.
         modality: CT or MR.
-        description, number, patient: of the series.
+        description, number, patient, study: of the series.
         tilt_mm: shift of each slice against the last along the second axis: a tilted gantry.
         slope, intercept: of the stored numbers; a CT's intercept is -1024 where none is given.
     """
@@ -118,7 +119,7 @@ def dicom_series(
         path = folder / f"s{number}_{name:04d}"
         d = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
         d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        d.StudyInstanceUID, d.SeriesInstanceUID = "1.2.3.4", uid
+        d.StudyInstanceUID, d.SeriesInstanceUID = study, uid
         d.PatientID, d.PatientName, d.Modality = patient, "phantom", modality
         d.SeriesDescription, d.SeriesNumber, d.InstanceNumber = description, number, k + 1
         d.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER" if "opogram" in description else "AXIAL"]

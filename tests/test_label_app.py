@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -178,7 +180,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(data: Path, work: Path) -> Iterator[Server]:
     """Our server, as `make label STUDIES=dir` starts it."""
     script = str(ROOT / "scripts" / "label_server.py")
-    server = Server(work.parent, script, "--studies", str(data / "studies"), "--work_dir", str(work))
+    limit = ("--max_upload_mb", "4")
+    server = Server(work.parent, script, "--studies", str(data / "studies"), "--work_dir", str(work), *limit)
     yield server
     server.stop()
 
@@ -308,9 +311,82 @@ def test_bad_input_is_one_sentence(server: Server, model: str, query: dict, para
     assert "\n" not in answer.json()["detail"]
 
 
-def test_pages_of_other_sites_get_no_answer(server: Server) -> None:
-    assert server("GET", "/info/", headers={"Origin": "https://example.org"}).status_code == 403
-    assert server("GET", "/info/", headers={"Origin": server.url}).status_code == 200
+#: What a page of another site could send through the browser of a reader who has it open.
+ATTACKS = [
+    ("GET", "/datastore/?output=all"),
+    ("GET", "/datastore/image?image=phantom_0000_mri"),
+    ("DELETE", "/datastore/?id=phantom_0000_mri"),
+    ("PUT", "/datastore/?image=planted"),
+    ("POST", "/train/lesion"),
+    ("POST", "/reload"),
+    ("OPTIONS", "/datastore/"),
+    ("GET", "/ohif/"),
+    ("GET", "/no/such/page"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ATTACKS)
+def test_pages_of_other_sites_get_no_answer(server: Server, data: Path, method: str, path: str) -> None:
+    """From a site, from a sandboxed frame or a file (null), and from a site whose name was made to point here."""
+    before = tree(data)
+    port = server.url.rsplit(":", 1)[1]
+    upload = {"files": {"file": ("x.nii.gz", b"x")}} if method == "PUT" else {}
+    leave = {"Access-Control-Request-Method": "DELETE"} if method == "OPTIONS" else {}
+    for headers, word in (
+        ({"Origin": "https://example.org"}, "origin"),
+        ({"Origin": "null"}, "origin"),
+        ({"Origin": "http://localhost:1"}, "origin"),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, "origin"),
+        ({"Host": f"evil.example:{port}", "Origin": f"http://evil.example:{port}"}, "host"),
+        ({"Host": f"evil.example:{port}"}, "host"),
+        ({"Host": f"127.0.0.1.evil.example:{port}"}, "host"),
+    ):
+        answer = server(method, path, headers={**headers, **leave}, **upload)
+        assert answer.status_code == 403, headers
+        assert answer.json()["detail"].startswith(f"{word}: expected"), headers
+        assert not [k for k in answer.headers if k.lower().startswith("access-control")]
+    assert tree(data) == before
+
+
+def test_pages_of_this_server_and_programs_get_answers(server: Server) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    for headers in ({}, {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}, {"Host": f"localhost:{port}"}):
+        answer = server("GET", "/info/", headers=headers)
+        assert answer.status_code == 200
+        assert not [k for k in answer.headers if k.lower().startswith("access-control")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/proxy/dicom/wado/studies", "/proxy/dicom/stow/studies", "//proxy/dicom/x", "/%70roxy/dicom/x"]
+)
+def test_the_proxy_is_off(server: Server, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = server(method, path)
+        assert answer.status_code == 404
+        assert "expected requests to this server only" in answer.json()["detail"]
+
+
+def test_uploads_above_the_limit_are_refused(server: Server, data: Path) -> None:
+    """The server was started with 4 MB: told, in chunks, and as an archive that unpacks to more."""
+    before = tree(data)
+    body = b"x" * 5_000_000
+    sentence = "upload: expected 4 MB or less, got more (--max_upload_mb sets the limit)"
+    boundary = {"Content-Type": "multipart/form-data; boundary=b"}
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.nii.gz"\r\n\r\n' + body + b"\r\n--b--\r\n"
+    told = server("PUT", "/datastore/", params={"image": "big"}, files={"file": ("x.nii.gz", body)})
+    chunks = (form[i : i + 100_000] for i in range(0, len(form), 100_000))
+    untold = server("PUT", "/datastore/", params={"image": "big"}, data=chunks, headers=boundary)
+    for answer in (told, untold):
+        assert (answer.status_code, answer.json()["detail"]) == (413, sentence)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mri.nii.gz", b"\0" * 50_000_000)
+    bomb = [("files", ("x.zip", packed.getvalue()))]
+    answer = server("PUT", "/session/", params={"uncompress": "true"}, files=bomb)
+    assert (answer.status_code, answer.json()["detail"]) == (413, "files: expected 4 MB or less when unpacked, got 50 MB")
+    fake = [("files", ("x.zip", b"no archive"))]
+    assert server("PUT", "/session/", params={"uncompress": "true"}, files=fake).status_code == 400
+    assert tree(data) == before
 
 
 def test_broken_params_are_one_sentence(server: Server) -> None:

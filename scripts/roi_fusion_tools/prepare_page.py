@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ _PAGE = """<!doctype html>
 {{ record.counts.kept }} kept from before, {{ record.counts.refused }} refused · for research, not for diagnosis.</p>
 {% if record.errors %}<div class="warn"><b>Refused</b><ul>
 {% for case, why in record.errors.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
+{% if record.stale %}<div class="warn"><b>Stale</b>: left as an earlier run wrote them<ul>
+{% for case, why in record.stale.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
 {% if record.cases %}<h2>Quality</h2><div class="scroll"><table><thead><tr><th>case</th><th>MI before</th><th>MI after</th>
 <th>moved mm</th><th>turned °</th><th>contour shift mm</th><th>overlap</th><th>brain mL</th><th>bone mL</th><th>lesion mL</th>
 <th>s</th><th>flags</th></tr></thead><tbody>{% for c in record.cases %}{% set q = c.quality %}
@@ -177,5 +180,8 @@ def write_prepare_page(output_dir: str | Path, record: Mapping[str, Any]) -> Pat
     folder = Path(output_dir)
     page = Environment(autoescape=True).from_string(_PAGE)
     out = folder / "prepare.html"
-    out.write_text(page.render(record=record, name=folder.name, version=__version__, flags=FLAGS), encoding="utf-8")
+    text = page.render(record=record, name=folder.name, version=__version__, flags=FLAGS)
+    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
+    os.replace(scratch, out)
     return out

@@ -1,7 +1,6 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from monai.transforms import Compose, RandShiftIntensityd
 from torch.utils.data import DataLoader
 
-from roi_fusion.data.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist, make_splits
+from roi_fusion.data.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist
 from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, LoadVolumesd
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
@@ -65,64 +64,6 @@ def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
         find_cases(tmp_path / "none")
     with pytest.raises(InputError, match=r"with mri\.nii\.gz and ct\.nii\.gz, found 0 folders"):
         find_cases(tmp_path)
-
-
-def test_splits_are_made_once_seeded_and_spread_over_lesion_volumes(tmp_path: Path) -> None:
-    for n in range(40):
-        fake_case(tmp_path / f"c{n:02d}", lesion_voxels=7 * n)
-    parts = {s: [c["case"] for c in load_datalist(tmp_path, s, seed=1)] for s in ("train", "val", "test")}
-    assert [len(v) for v in parts.values()] == [28, 6, 6]
-    assert not set(parts["train"]) & set(parts["val"] + parts["test"])
-    volumes = {s: np.array([int(c[1:]) for c in v]) for s, v in parts.items()}
-    assert all(v.min() < 14 and v.max() > 25 for v in volumes.values())
-    assert json.loads((tmp_path / "splits.json").read_text()) == parts
-    again = make_splits(find_cases(tmp_path), seed=1)
-    assert again == parts
-    assert make_splits(find_cases(tmp_path), seed=2) != parts
-    assert [c["case"] for c in load_datalist(tmp_path, "val", seed=99)] == parts["val"]  # the file stays
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 12])
-def test_small_data_sets_fill_every_part_they_can(count: int, tmp_path: Path) -> None:
-    for n in range(count):
-        fake_case(tmp_path / f"c{n}")
-    splits = make_splits(find_cases(tmp_path))
-    assert sum(map(len, splits.values())) == count
-    assert len(splits["train"]) >= 1
-    if count >= 3:
-        assert all(splits.values())
-
-
-def test_text_splits_are_read(dataset: Path) -> None:
-    (dataset / "splits").mkdir()
-    (dataset / "splits" / "train.txt").write_text("c01\nc02\n")
-    (dataset / "splits" / "val.txt").write_text("c03\n")
-    assert [c["case"] for c in load_datalist(dataset, "train")] == ["c01", "c02"]
-    with pytest.raises(InputError, match="at least one case in the test split, got 10 cases and none in it"):
-        load_datalist(dataset, "test")
-    with pytest.raises(InputError, match="split: expected train, val or test, got 'dev'"):
-        load_datalist(dataset, "dev")
-
-
-def test_a_broken_splits_file_is_refused(dataset: Path) -> None:
-    (dataset / "splits.json").write_text("[1, 2")
-    with pytest.raises(InputError, match=r"splits\.json: expected"):
-        load_datalist(dataset, "train")
-    (dataset / "splits.json").write_text('{"train": "all"}')
-    with pytest.raises(InputError, match=r"splits\.json: expected"):
-        load_datalist(dataset, "train")
-
-
-def test_a_case_in_two_parts_is_refused(dataset: Path) -> None:
-    (dataset / "splits").mkdir()
-    for part, names in (("train", "c01\nc02\n"), ("val", "c03\n"), ("test", "c04\nc01\n")):
-        (dataset / "splits" / f"{part}.txt").write_text(names)
-    with pytest.raises(InputError, match=r"splits/test\.txt: expected each case in one part, got c01 in train and in test"):
-        load_datalist(dataset, "val")
-    write_json(dataset / "splits.json", {"train": ["c01", "c02"], "val": ["c02"], "test": ["c03"]})
-    for part in ("train", "val", "test"):
-        with pytest.raises(InputError, match=r"splits\.json: expected each case in one part, got c02 in train and in val"):
-            load_datalist(dataset, part)
 
 
 def test_cases_in_no_part_are_named_once(dataset: Path, caplog: pytest.LogCaptureFixture) -> None:

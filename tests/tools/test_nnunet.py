@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -49,6 +50,27 @@ def test_channels_share_a_grid_and_the_record_is_nnunets(
         np.testing.assert_array_equal(np.asarray(mri.dataobj), np.asarray(nib.load(source / "mri.nii.gz").dataobj))
         np.testing.assert_array_equal(np.asarray(label.dataobj), np.asarray(nib.load(source / "lesion_mask.nii.gz").dataobj))
         assert np.asarray(ct.dataobj).max() > 500  # HU
+
+
+def test_patients_stand_in_one_fold_and_not_in_the_test_set_too(tmp_path: Path) -> None:
+    config = PhantomConfig(shape=(40, 44, 8), spacing_mm=(5.6, 5.2, 18.0), lesion_free_share=0.0)
+    make_phantoms(tmp_path / "drawn", 1, config, seed=1)
+    names = [f"sub-{n}_ses-{s}" for n in range(7) for s in range(1 + n % 2)]
+    for name in names:
+        shutil.copytree(tmp_path / "drawn" / "phantom_0000", tmp_path / "train" / name)
+    for name in ("sub-8", "sub-9"):
+        shutil.copytree(tmp_path / "drawn" / "phantom_0000", tmp_path / "test" / name)
+    folds = json.loads(
+        (write_nnunet_dataset(tmp_path / "train", tmp_path / "test", tmp_path) / "splits_final.json").read_text()
+    )
+    assert len(folds) == 5
+    assert sorted(n for f in folds for n in f["val"]) == names
+    for fold in folds:
+        assert sorted(fold["train"] + fold["val"]) == names
+        assert not {n[:5] for n in fold["train"]} & {n[:5] for n in fold["val"]}
+    (tmp_path / "test" / "sub-9").rename(tmp_path / "test" / "sub-3_ses-9")
+    with pytest.raises(InputError, match=r"patients that are not in train_dir, got sub-3 in both \(sub-3_ses-9, sub-3_ses-0\)"):
+        write_nnunet_dataset(tmp_path / "train", tmp_path / "test", tmp_path)
 
 
 def test_perfect_masks_score_one_and_become_rows(bench: Path, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from conftest import BUNDLE, ROOT
 from raw_layouts import LAYOUT_WRITERS, dicom_series, save
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import find_cases, load_datalist
+from roi_fusion.data.grids import resample
 from roi_fusion.data.registration import Registration, measure, read_transform
 from roi_fusion.errors import InputError
-from roi_fusion_tools import prepare
 from roi_fusion_tools.phantoms.render import PhantomConfig
-from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset
+from roi_fusion_tools.prepare import PrepareOptions, case, prepare_dataset, storage
 from roi_fusion_tools.prepare_page import contour_shift, quality_flags
 from unregistered import Pair, draw_pair, random_pose
 
@@ -52,7 +52,7 @@ def truth(pair: Pair) -> Registration:
 
 @pytest.fixture
 def known_pose(truth: Registration, monkeypatch: pytest.MonkeyPatch) -> Registration:
-    monkeypatch.setattr(prepare, "register", lambda *a, **k: truth)
+    monkeypatch.setattr(case, "register", lambda *a, **k: truth)
     return truth
 
 
@@ -172,7 +172,136 @@ def test_finished_cases_are_kept_until_their_inputs_change(pair: Pair, tmp_path:
     record = run(raw, out, options=TRUST)
     assert record["counts"] == {"prepared": 0, "kept": 1, "refused": 1}
     assert "look swapped" in record["errors"]["b"]
-    assert not (out / "b").exists()  # what stood there came from other files
+    assert record["stale"] == {"b": "prepared from other input files or options, left as it was"}
+    assert {p.name for p in (out / "b").iterdir()} == FILES
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_nothing_that_a_user_made_is_removed(pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A lesion drawn by hand, in a case whose inputs stay, change, break and vanish; and a mask that was corrected."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    save(raw / "b_lesion_mask.nii.gz", pair.lesion, pair.mri_affine)
+    run(raw, out, options=TRUST)
+    save(out / "a" / "lesion_mask.nii.gz", pair.lesion, pair.mri_affine)  # drawn
+    (out / "a" / "notes").mkdir()
+    (out / "a" / "notes" / "reader1.txt").write_text("seen")
+    save(out / "b" / "lesion_mask.nii.gz", np.roll(pair.lesion, 1), pair.mri_affine)  # corrected
+    before = {c: contents(out / c) for c in "ab"}
+
+    def unchanged() -> bool:
+        return before == {c: contents(out / c) for c in "ab"}
+
+    record = run(raw, out, options=TRUST)
+    assert record["counts"]["kept"] == 2
+    assert record["stale"] == {}
+    rows = {c["case"]: c["notes"][-1] for c in record["cases"]}
+    assert rows["a"].endswith("by hand and left as it is: lesion_mask.nii.gz, notes/")
+    assert rows["b"].endswith("by hand and left as it is: lesion_mask.nii.gz")
+    assert unchanged()
+
+    save(raw / "a_mri.nii.gz", pair.mri * 2, pair.mri_affine)  # other inputs
+    record = run(raw, out, options=TRUST)
+    assert record["counts"] == {"prepared": 0, "kept": 1, "refused": 1}
+    assert "by hand: lesion_mask.nii.gz, notes/; left alone" in record["errors"]["a"]
+    assert set(record["stale"]) == {"a"}
+    assert unchanged()
+
+    with pytest.raises(InputError, match="expected at least one usable pair"):  # other options
+        run(raw, out, options=PrepareOptions(register=False, spacing_mm=(4.0, 4.0, 8.0)))
+    assert unchanged()
+
+    (raw / "a_ct.nii.gz").unlink()  # half of a pair
+    for file in raw.glob("b_*"):  # all of one
+        file.unlink()
+    two_cases(tmp_path / "more", pair)
+    (tmp_path / "more" / "a_ct.nii.gz").rename(raw / "c_ct.nii.gz")
+    (tmp_path / "more" / "a_mri.nii.gz").rename(raw / "c_mri.nii.gz")
+    caplog.clear()
+    record = run(raw, out, options=TRUST)
+    assert record["counts"] == {"prepared": 1, "kept": 0, "refused": 1}
+    assert record["stale"]["b"] == "no longer among the raw data, left as it was"
+    assert set(record["stale"]) == {"a", "b"}
+    assert "stale case b: no longer among the raw data" in caplog.text
+    assert "no longer among the raw data" in (out / "prepare.html").read_text()
+    assert unchanged()
+
+
+def test_a_case_of_an_older_version_is_kept_but_never_replaced(pair: Pair, tmp_path: Path) -> None:
+    """Its case.json does not say what was written, so every file may be a user's."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    run(raw, out, options=TRUST)
+    facts = json.loads((out / "a" / "case.json").read_text())
+    assert set(facts["files"]) == FILES - {"case.json"}
+    del facts["files"]
+    (out / "a" / "case.json").write_text(json.dumps(facts))
+    assert run(raw, out, options=TRUST)["counts"]["kept"] == 2
+    save(raw / "a_mri.nii.gz", pair.mri * 2, pair.mri_affine)
+    before = contents(out / "a")
+    assert "made or changed by hand: bone_mask.nii.gz, brain_mask.nii.gz" in run(raw, out, options=TRUST)["errors"]["a"]
+    assert contents(out / "a") == before
+
+
+def test_a_mask_drawn_while_a_case_is_prepared_anew_stays(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    run(raw, out, options=TRUST)
+    save(raw / "a_mri.nii.gz", pair.mri * 2, pair.mri_affine)
+
+    write = case.write_transform
+
+    def draw_meanwhile(*arguments: object, **more: object) -> None:
+        (out / "a" / "lesion_mask.nii.gz").write_bytes(b"drawn")
+        write(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(case, "write_transform", draw_meanwhile)
+    record = run(raw, out, options=TRUST)
+    assert "by hand: lesion_mask.nii.gz" in record["errors"]["a"]
+    assert (out / "a" / "lesion_mask.nii.gz").read_bytes() == b"drawn"
+
+
+def test_splits_of_the_output_stay(pair: Pair, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    two_cases(raw, pair)
+    (raw / "splits.json").write_text('{"train": ["a"], "test": ["b"]}')
+    run(raw, out, options=TRUST)
+    assert (out / "splits.json").read_text() == (raw / "splits.json").read_text()
+    (out / "splits.json").write_text('{"train": ["b"], "test": ["a"]}')
+    run(raw, out, options=TRUST)
+    assert (out / "splits.json").read_text() == '{"train": ["b"], "test": ["a"]}'
+
+
+@pytest.mark.parametrize("moment", ["between the renames", "before the old one is cleared"])
+def test_a_kill_while_a_case_is_replaced_loses_nothing(moment: str, tmp_path: Path) -> None:
+    old, place = tmp_path / ".roi_fusion_prepare" / "old" / "a", tmp_path / "a"
+    old.mkdir(parents=True)
+    (old / "case.json").write_text("old")
+    if moment != "between the renames":
+        place.mkdir()
+        (place / "case.json").write_text("new")
+    with storage.locked(tmp_path):
+        assert (place / "case.json").read_text() == ("old" if moment == "between the renames" else "new")
+        with pytest.raises(InputError, match="expected a folder that no other run writes into"), storage.locked(tmp_path):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_mask_that_does_not_say_lesion_is_no_lesion(pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In other data sets mask.nii.gz is the outline of the head."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    save(raw / "a" / "ct.nii.gz", pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+    save(raw / "a" / "mri.nii.gz", pair.mri, pair.mri_affine)
+    mask = save(raw / "a" / "mask.nii.gz", pair.mri > 0, pair.mri_affine)
+    record = run(raw, out, options=TRUST)
+    assert {p.name for p in (out / "a").iterdir()} == FILES
+    said = f"left alone, as the name says neither lesion nor stroke: {mask}"
+    assert record["cases"][0]["notes"] == [said]
+    assert f"a: {said}" in caplog.text
+    assert "lesion_ml" not in record["cases"][0]["quality"]
 
 
 def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> None:
@@ -180,22 +309,22 @@ def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> 
     two_cases(raw, pair)
     aligned = np.linalg.inv(pair.truth) @ pair.ct_affine
 
-    def case(name: str, ct: np.ndarray = pair.ct, mri: np.ndarray = pair.mri, affine: np.ndarray = aligned) -> None:
+    def add(name: str, ct: np.ndarray = pair.ct, mri: np.ndarray = pair.mri, affine: np.ndarray = aligned) -> None:
         save(raw / f"{name}_ct.nii.gz", ct, affine)
         save(raw / f"{name}_mri.nii.gz", mri, pair.mri_affine)
 
-    case("display", np.clip(pair.ct, -5, 80))
-    case("headless", np.where(np.arange(pair.ct.shape[0])[:, None, None] < 3, pair.ct.clip(900), -1000))
+    add("display", np.clip(pair.ct, -5, 80))
+    add("headless", np.where(np.arange(pair.ct.shape[0])[:, None, None] < 3, pair.ct.clip(900), -1000))
     far = aligned.copy()
     far[0, 3] += 900
-    case("far", affine=far)
-    case("shape")
+    add("far", affine=far)
+    add("shape")
     save(raw / "shape_lesion_mask.nii.gz", pair.lesion[:-1], pair.mri_affine)
-    case("levels")
+    add("levels")
     save(raw / "levels_lesion_mask.nii.gz", pair.lesion.astype(np.int16) * 3, pair.mri_affine)
-    case("broken")
+    add("broken")
     (raw / "broken_mri.nii.gz").write_bytes(b"no volume")
-    case("taken")
+    add("taken")
     save(out / "taken" / "mine.nii.gz", pair.mri, pair.mri_affine)
     record = run(raw, out, options=TRUST)
     errors = record["errors"]
@@ -218,7 +347,7 @@ def test_a_worse_registration_is_refused(pair: Pair, tmp_path: Path, monkeypatch
         raise InputError("registration: expected a pose better than the given one, got mutual information 0.1 after 0.2")
 
     two_cases(tmp_path / "raw", pair)
-    monkeypatch.setattr(prepare, "register", worse)
+    monkeypatch.setattr(case, "register", worse)
     with pytest.raises(
         InputError, match="expected at least one usable pair, got none of 2 \\(a: registration: expected a pose"
     ):
@@ -240,7 +369,7 @@ def test_arguments_are_checked(tmp_path: Path) -> None:
 
 def test_the_contours_shift_is_measured(pair: Pair) -> None:
     aligned = pair.mri
-    ct = prepare.resample(pair.ct, pair.ct_affine, pair.mri.shape, pair.mri_affine, pair.truth, outside=-1024)
+    ct = resample(pair.ct, pair.ct_affine, pair.mri.shape, pair.mri_affine, pair.truth, outside=-1024)
     moved = ndimage.shift(ct, (2, 0, 0), order=0, mode="nearest")  # 5.8 mm
     assert (contour_shift(aligned, ct, pair.mri_affine) or 0) < 2
     assert contour_shift(aligned, moved, pair.mri_affine) == pytest.approx(5.8, abs=2)
@@ -289,8 +418,8 @@ def test_killed_in_the_middle_and_started_again(pair: Pair, tmp_path: Path) -> N
     first.wait()
     finished = {p.parent.name: p.stat().st_mtime_ns for p in out.glob("*/case.json")}
     assert 1 <= len(finished) < 4
-    half = out / ".d.partial"  # as a kill while writing leaves it
-    half.mkdir(exist_ok=True)
+    half = out / ".roi_fusion_prepare" / "new" / "1" / "d"  # as a kill while writing leaves it
+    half.mkdir(parents=True, exist_ok=True)
     (half / "mri.nii.gz").write_bytes(b"half")
     assert len(find_cases(out)) == len(finished)
     second = subprocess.run(arguments, capture_output=True, text=True, check=True)
@@ -298,7 +427,96 @@ def test_killed_in_the_middle_and_started_again(pair: Pair, tmp_path: Path) -> N
     assert f"{4 - len(finished)} prepared, {len(finished)} kept, 0 refused" in second.stdout
     assert {n: (out / n / "case.json").stat().st_mtime_ns for n in finished} == finished
     assert len(find_cases(out)) == 4
-    assert not list(out.glob(".*.partial"))
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+#: Forks a preparation with two workers and kills all its processes after each of the given seconds, then runs it to the end.
+_KILLS = """
+import fcntl, json, multiprocessing, os, signal, sys, time
+import itk, torch, numpy, nibabel
+from pathlib import Path
+from matplotlib.figure import Figure
+from roi_fusion_tools.prepare import PrepareOptions, case, prepare_dataset, storage
+
+# What takes long and writes nothing: without it more of the kills hit the writing.
+case.contour_shift = lambda *_: 0.0
+case.overlay_figure = lambda *_: Figure((1, 1))
+case._roi_masks = lambda ct, *_: ((ct > 0) & (ct < 100), ct > 300)
+fork = multiprocessing.get_context("fork")  # nothing has run yet: a fork is safe here and saves the imports
+multiprocessing.get_context = lambda *_: fork
+raw, out = map(Path, sys.argv[1:3])
+torch.set_num_threads(1)
+
+def prepare():
+    return prepare_dataset(raw, out, num_workers=2, progress=False, options=PrepareOptions(register=False))
+
+def in_child(after):
+    child = os.fork()
+    if child == 0:
+        try:
+            prepare()
+        finally:
+            os._exit(0)
+    os.setpgid(child, child)
+    time.sleep(after)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(child, 0)
+    lock = out / ".roi_fusion_prepare" / "lock"
+    while lock.exists():  # forked workers hold it too, until they have died
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.05)
+
+for after in json.loads(sys.argv[3]):
+    in_child(after)
+    for folder in (p for p in out.glob("*") if p.is_dir() and not p.name.startswith(".")):
+        facts = json.loads((folder / "case.json").read_text())
+        files = {p.name for p in folder.iterdir()} - {"case.json"}
+        assert files == set(facts["files"]), files
+        assert all(storage._sha256(folder / n) == s for n, s in facts["files"].items())
+        print("whole", folder.name, (folder / "case.json").stat().st_mtime_ns, flush=True)
+    for name in ("prepare.json", "errors.json"):
+        if (out / name).exists():
+            json.loads((out / name).read_text())
+print("counts", json.dumps(prepare()["counts"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_lose_nothing_leave_nothing_half_and_repeat_nothing(pair: Pair, tmp_path: Path) -> None:
+    """With two workers: ten kills of a first preparation, then ten while it renews cases whose inputs have changed."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    names = [f"c{n:02d}" for n in range(10)]
+    for n, name in enumerate(names):
+        save(raw / f"{name}_ct.nii.gz", pair.ct, np.linalg.inv(pair.truth) @ pair.ct_affine)
+        save(raw / f"{name}_mri.nii.gz", pair.mri * (1 + n / 100), pair.mri_affine)
+    rng = np.random.default_rng(0)
+    for change in (1, 2):
+        seconds = json.dumps([round(float(s), 3) for s in rng.uniform(0.1, 4, 10)])
+        arguments = [sys.executable, "-c", _KILLS, str(raw), str(out), seconds]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seen: dict[str, set[str]] = {}
+        for line in done.stdout.splitlines():
+            if line.startswith("whole"):
+                seen.setdefault(line.split()[1], set()).add(line.split()[2])
+        if change == 1:
+            assert all(len(times) == 1 for times in seen.values())  # a case once finished is not made again
+        else:
+            assert all(len(times) <= 2 for times in seen.values())  # the old one, then the new one
+            assert sorted(seen) == names  # none was ever gone
+        counts = json.loads(done.stdout.rsplit("counts", 1)[1])
+        assert (counts["prepared"] + counts["kept"], counts["refused"]) == (10, 0)
+        assert sorted(p.name for p in out.iterdir() if p.is_dir()) == names
+        for n, name in enumerate(names):
+            save(raw / f"{name}_mri.nii.gz", pair.mri * (2 + n / 100), pair.mri_affine)
 
 
 @pytest.mark.slow

@@ -7,21 +7,19 @@ A data set is a folder of cases ``<dataset_dir>/<case>/{mri,ct}.nii.gz`` and, wh
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from monai.data import CacheDataset, Dataset, list_data_collate
 from monai.transforms import Compose
 
 from ..errors import InputError, causes_of, input_error_behind
 from ..values import as_bool, write_json
-from .grids import spacing_mm
 from .io import read_volume
+from .splits import PARTS, by_subject, make_splits, read_splits
 
 __all__ = [
     "CASE_FILES",
@@ -40,12 +38,6 @@ logger = logging.getLogger(__name__)
 
 #: Pipeline key → file stem.
 CASE_FILES = {"image": "mri", "ct": "ct", "label": "lesion_mask", "brain": "brain_mask", "bone": "bone_mask"}
-
-
-_SPLITS = ("train", "val", "test")
-
-
-_SHARES = (0.70, 0.15, 0.15)
 
 
 def link_file(link: Path, file: Path) -> None:
@@ -88,62 +80,6 @@ def find_cases(dataset_dir: str | Path, allow_missing: bool = False) -> list[dic
     return cases
 
 
-def _lesion_volume_ml(entry: dict[str, str]) -> float:
-    """Volume for stratification; -1 where the lesion is unknown or its file cannot be read (refused later, with a reason)."""
-    if "label" not in entry:
-        return -1.0
-    try:
-        mask = read_volume(entry["label"], as_stored=True)
-        voxel_ml = float(np.prod(spacing_mm(mask.affine))) / 1000
-        return round(np.count_nonzero(mask.array) * voxel_ml, 6)
-    except InputError as e:  # the loader reports it with its case
-        logger.debug("%s: %s", entry["label"], e)
-        return -1.0
-
-
-def make_splits(cases: Sequence[dict[str, str]], seed: int = 0) -> dict[str, list[str]]:
-    """70/15/15, seeded, stratified by lesion volume: each part is spread evenly over all volumes.
-
-    Three or more cases give every part at least one.
-    """
-    rng = np.random.default_rng(seed)
-    volumes = np.array([_lesion_volume_ml(c) for c in cases])
-    order = np.lexsort((rng.random(len(cases)), volumes))
-    names: dict[str, list[str]] = {s: [] for s in _SPLITS}
-    phase = rng.random(3) * 0.5
-    for rank, index in enumerate(order, start=1):
-        deficit = [share * rank + offset - len(names[s]) for s, share, offset in zip(_SPLITS, _SHARES, phase)]
-        names[_SPLITS[int(np.argmax(deficit))]].append(cases[index]["case"])
-    for part in ("val", "test"):
-        if not names[part] and len(names["train"]) > 1:
-            names[part].append(names["train"].pop())
-    return {s: sorted(names[s]) for s in _SPLITS}
-
-
-def _read_splits(root: Path) -> dict[str, list[str]] | None:
-    file = root / "splits.json"
-    texts = {s: root / "splits" / f"{s}.txt" for s in _SPLITS}
-    if file.is_file():
-        try:
-            content = json.loads(file.read_text())
-            if not isinstance(content, dict) or not all(isinstance(content.get(s, []), list) for s in _SPLITS):
-                raise ValueError("no lists named train, val, test")
-        except ValueError as e:
-            raise InputError(f'{file}: expected {{"train": [...], "val": [...], "test": [...]}}, got {e}') from None
-        splits = {s: [str(n) for n in content.get(s, [])] for s in _SPLITS}
-    elif any(t.is_file() for t in texts.values()):
-        splits = {s: t.read_text().split() if t.is_file() else [] for s, t in texts.items()}
-    else:
-        return None
-    part_of: dict[str, str] = {}
-    for part, names in splits.items():
-        for name in names:
-            if part_of.setdefault(name, part) != part:
-                where = file if file.is_file() else texts[part]
-                raise InputError(f"{where}: expected each case in one part, got {name} in {part_of[name]} and in {part}")
-    return splits
-
-
 @lru_cache(maxsize=1)  # a training reads the splits once for each part
 def _warn_of_left_out(root: Path, names: tuple[str, ...], count: int) -> None:
     listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
@@ -155,7 +91,8 @@ def load_datalist(
 ) -> list[dict[str, str]]:
     """The cases of one split, or all of them.
 
-    ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made. A name
+    ``splits.json`` is read, else ``splits/{train,val,test}.txt``; where there is neither, ``splits.json`` is made, by patient
+    (see :func:`~roi_fusion.data.splits.subject_of`). A name
     without a folder stays in the list and is refused when it is loaded; cases in no part are left out with a warning.
 
     Args:
@@ -165,15 +102,15 @@ def load_datalist(
         allow_missing: also take a folder in which no case has both volumes.
 
     Raises:
-        InputError: when the folder or the split holds no case, or one case stands in two splits.
+        InputError: when the folder or the split holds no case, or one case or one patient stands in two splits.
     """
     root = Path(dataset_dir)
     cases = find_cases(root, as_bool("allow_missing", allow_missing))
     if split is None:
         return cases
-    if split not in _SPLITS:
+    if split not in PARTS:
         raise InputError(f"split: expected train, val or test, got {split!r}")
-    splits = _read_splits(root)
+    splits = read_splits(root)
     if splits is None:
         splits = make_splits(cases, seed)
         write_json(root / "splits.json", splits)
@@ -184,7 +121,9 @@ def load_datalist(
         _warn_of_left_out(root, left_out, len(cases))
     chosen = [by_name.get(n, {"case": n, "folder": str(root / n)}) for n in splits[split]]
     if not chosen:
-        raise InputError(f"{root}: expected at least one case in the {split} split, got {len(cases)} cases and none in it")
+        patients = len(by_subject(cases))
+        of = f" of {patients} patient{'s' if patients > 1 else ''}" if patients < len(cases) else ""
+        raise InputError(f"{root}: expected at least one case in the {split} split, got {len(cases)} cases{of} and none in it")
     return chosen
 
 

@@ -45,18 +45,42 @@ def prepare_batch(
     return target["image"].float(), target, (), {"target": target}
 
 
+def _rename(state: dict[str, Any], old: str, new: str) -> None:
+    """Begin the keys of a state_dict with `new` where they begin with `old`, in place."""
+    for key in [k for k in state if k.startswith(old)]:
+        state[new + key.removeprefix(old)] = state.pop(key)
+
+
+def _without_wrapper(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    _rename(state, f"{prefix}network.", prefix)
+
+
+def _with_wrapper(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    _rename(state, prefix, f"{prefix}network.")
+
+
 class DenoisingModel(nn.Module):
     """The module that the trainer and DDP run: ``denoise`` of the network under autocast where it pays.
+
+    Its state_dict has the network's own keys, so that weights go from a trainer to an evaluator and back as they are: MONAI's
+    federated client ``MonaiAlgo`` hands them on by name.
 
     Args:
         network: the network; its parameters are the only ones.
         precision: see :func:`~roi_fusion.core.network.autocast_for`.
+
+    Example:
+        >>> network = RoiFusionNet()
+        >>> list(DenoisingModel(network).state_dict()) == list(network.state_dict())
+        True
     """
 
     def __init__(self, network: RoiFusionNet, precision: str = "auto") -> None:
         super().__init__()
         autocast_for(precision, torch.device("cpu"))
         self.network, self.precision = network, precision
+        self.register_state_dict_post_hook(_without_wrapper)
+        self.register_load_state_dict_pre_hook(_with_wrapper)
 
     def forward(
         self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None

@@ -1,0 +1,7 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Pairs of MRI and CT, and their masks, in the folder layouts of challenges, archives and scanners."""
+
+from .find import LAYOUTS, find_pairs
+from .sources import CONTRAST_ORDER, CaseSource, Found
+
+__all__ = ["CONTRAST_ORDER", "LAYOUTS", "CaseSource", "Found", "find_pairs"]

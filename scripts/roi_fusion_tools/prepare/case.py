@@ -1,0 +1,237 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""One case: read the pair and its masks, find the pose, put all on one grid, measure and write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from roi_fusion.core.masks import cranial_masks, head_mask
+from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thick_axis_order
+from roi_fusion.data.io import Volume, check_pair, read_volume
+from roi_fusion.data.registration import Registration, measure, register, write_transform
+from roi_fusion.data.results import versions
+from roi_fusion.errors import InputError
+from roi_fusion.values import write_json
+
+from ..layouts import CaseSource
+from ..prepare_page import contour_shift, overlay_figure, quality_flags
+from .options import PrepareOptions, fingerprint
+from .storage import CASE_RECORD, WholeFolder
+
+__all__ = ["prepare_case"]
+
+_AIR_HU = -1024
+
+
+@dataclass
+class _Inputs:
+    """The pair, and role → mask with the image, ``"mri"`` or ``"ct"``, on whose grid it lies."""
+
+    mri: Volume
+    ct: Volume
+    masks: dict[str, tuple[Volume, str]]
+    mask_paths: dict[str, Path]
+
+
+@dataclass
+class _Outcome:
+    """Arrays on the outcome's grid.
+
+    Attributes:
+        affine: of the grid, index to RAS millimetres.
+        mri, ct: ``[X, Y, Z]``.
+        before: both as the headers place them.
+        masks: role → boolean mask; brain and bone always, the lesion where it is known.
+        moved: millimetres of the outcome → of the image that is not the reference.
+    """
+
+    affine: np.ndarray
+    mri: np.ndarray
+    ct: np.ndarray
+    before: tuple[np.ndarray, np.ndarray]
+    masks: dict[str, np.ndarray]
+    moved: np.ndarray
+
+
+def prepare_case(
+    source: CaseSource, output_dir: str | Path, options: PrepareOptions, mark: str | None = None
+) -> dict[str, Any]:
+    """Prepare one pair and write ``<output_dir>/<case>/``, all of it or nothing.
+
+    The folder holds ``mri``, ``ct``, ``brain_mask``, ``bone_mask`` and, where known, ``lesion_mask`` (``.nii.gz``, one grid),
+    ``transform.tfm``, ``overlay.png`` and ``case.json``.
+
+    Args:
+        source: where the parts lie.
+        output_dir: folder of cases.
+        options: what to do.
+        mark: :func:`~.options.fingerprint` of the inputs, where it is known.
+
+    Returns:
+        The content of ``case.json``.
+
+    Raises:
+        InputError: when the pair cannot be used, or the folder holds files that a user may have made.
+    """
+    start = time.perf_counter()
+    if source.refused is not None or source.mri is None or source.ct is None:
+        raise InputError(source.refused or f"{source.case}: expected an MRI and a CT, got one of them")
+    WholeFolder(Path(output_dir), source.case).check()
+    inputs = _read(source)
+    found = _pose(source.case, inputs, options)
+    outcome = _place(inputs, found, options)
+    facts = {
+        "case": source.case,
+        "subject": source.subject or source.case,
+        "fingerprint": mark or fingerprint(source, options),
+        **_facts(source, inputs, found, outcome, options),
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": {**versions(), "itk": _itk_version()},
+    }
+    _write(Path(output_dir), outcome, found, options, facts)
+    return facts
+
+
+def _read(source: CaseSource) -> _Inputs:
+    assert source.mri is not None
+    assert source.ct is not None
+    mri, ct = read_volume(source.mri), read_volume(source.ct)
+    check_pair(mri, ct)
+    paths = {r: p for r in ("lesion_mask", "brain_mask", "bone_mask") if (p := getattr(source, r)) is not None}
+    return _Inputs(mri, ct, {r: _read_mask(p, r.replace("_", " "), mri, ct) for r, p in paths.items()}, paths)
+
+
+def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, str]:
+    """A mask and the image that it lies on, ``"mri"`` or ``"ct"``."""
+    mask = read_volume(path)
+    top = 255.0 if float(mask.array.max()) == 255 else 1.0
+    if not mask.resampled and not np.isin(mask.array, (0.0, top)).all():
+        came = ", ".join(f"{v:g}" for v in np.unique(mask.array)[:5])
+        raise InputError(f"{path}: expected a {what} of 0 and 1, got values {came}")
+    mask.array = mask.array / top
+    for image, name in ((mri, "mri"), (ct, "ct")):
+        if same_grid(mask.array.shape, mask.affine, image.array.shape, image.affine, tolerance_mm=0.2):
+            mask.affine = image.affine  # headers of one grid differ by rounding
+            return mask, name
+    raise InputError(
+        f"{path}: expected a {what} on the grid of the MRI {list(mri.array.shape)} or the CT {list(ct.array.shape)}, "
+        f"got another grid {list(mask.array.shape)}"
+    )
+
+
+def _pose(case: str, inputs: _Inputs, options: PrepareOptions) -> Registration:
+    volumes = (inputs.mri.array, inputs.mri.affine, inputs.ct.array, inputs.ct.affine)
+    try:
+        found = register(*volumes, affine=options.affine) if options.register else measure(*volumes)
+    except InputError as e:
+        raise InputError(f"{case}: {e}") from None
+    if found.overlap < 0.1:
+        raise InputError(
+            f"{case}: expected a CT that shows the MRI's head, got {100 * found.overlap:.0f} % of it inside the field of view"
+        )
+    return found
+
+
+def _place(inputs: _Inputs, found: Registration, options: PrepareOptions) -> _Outcome:
+    """Both images and all masks on the outcome's grid."""
+    mri, ct = inputs.mri, inputs.ct
+    by_mri = options.reference == "mri"
+    # Millimetres of the outcome → of each image.
+    to_image = {"mri": np.eye(4), "ct": found.matrix} if by_mri else {"mri": np.linalg.inv(found.matrix), "ct": np.eye(4)}
+    reference = mri if by_mri else ct
+    shape, affine = reference.array.shape, reference.affine
+    if options.spacing_mm is not None:
+        shape, affine = respaced(shape, affine, options.spacing_mm)
+
+    def placed(volume: Volume, matrix: np.ndarray, outside: float) -> np.ndarray:
+        if np.array_equal(matrix, np.eye(4)) and same_grid(volume.array.shape, volume.affine, shape, affine):
+            return volume.array
+        return resample(volume.array, volume.affine, shape, affine, matrix, outside=outside)
+
+    out_mri = placed(mri, to_image["mri"], min(0.0, float(mri.array.min())))
+    out_ct = placed(ct, to_image["ct"], _AIR_HU)
+    before = (out_mri, placed(ct, np.eye(4), _AIR_HU)) if by_mri else (placed(mri, np.eye(4), 0.0), out_ct)
+    masks = {r: placed(m, to_image[on], 0.0) >= 0.5 for r, (m, on) in inputs.masks.items()}
+    brain, bone = _roi_masks(out_ct, affine, {r: m for r, m in masks.items() if r != "lesion_mask"})
+    if not brain.any():
+        raise InputError(f"{ct.source}: expected a brain inside the skull, found none in the CT")
+    masks = {**masks, "brain_mask": brain, "bone_mask": bone}
+    return _Outcome(affine, out_mri, out_ct, before, masks, to_image["ct" if by_mri else "mri"])
+
+
+def _roi_masks(ct: np.ndarray, affine: np.ndarray, given: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Brain and bone on the outcome's grid, boolean and disjoint; those given stay."""
+    order = thick_axis_order(affine)
+    array, back = ct.transpose(order), np.argsort(order)
+    spacing = spacing_mm(affine)[order].tolist()
+    head = head_mask(array, spacing)
+    turned = {name.removesuffix("_mask"): mask.transpose(order) for name, mask in given.items()}
+    bone, brain = cranial_masks(array, head, spacing, **turned)
+    return brain.transpose(back), bone.transpose(back)
+
+
+def _facts(
+    source: CaseSource, inputs: _Inputs, found: Registration, outcome: _Outcome, options: PrepareOptions
+) -> dict[str, Any]:
+    """What ``case.json`` says of the inputs, of the registration and of the outcome."""
+    voxel_ml = float(np.prod(spacing_mm(outcome.affine))) / 1000
+    volume_ml = {role: float(mask.sum()) * voxel_ml for role, mask in outcome.masks.items()}
+    quality = {
+        **{k: v for k, v in found.facts().items() if k not in ("mri_to_ct", "kind")},
+        "contour_shift_mm": contour_shift(outcome.mri, outcome.ct, outcome.affine),
+        "brain_ml": round(volume_ml["brain_mask"], 1),
+        "bone_ml": round(volume_ml["bone_mask"], 1),
+    }
+    notes = [*source.notes, *inputs.mri.notes, *inputs.ct.notes]
+    if "lesion_mask" in volume_ml:
+        quality["lesion_ml"] = round(volume_ml["lesion_mask"], 3)
+        if inputs.masks["lesion_mask"][0].array.any() and not volume_ml["lesion_mask"]:
+            notes.append("the lesion is smaller than a voxel of the outcome and was lost")
+    return {
+        "inputs": {"mri": inputs.mri.source, "ct": inputs.ct.source, **{r: str(p) for r, p in inputs.mask_paths.items()}},
+        "input_files": {role: str(path.resolve()) for role, path in reversed(source.files())},  # the first of a series
+        "contrast": source.contrast or None,
+        "options": asdict(options),
+        "registration": found.facts(),
+        "masks": {
+            **{r: f"{on}: {inputs.mask_paths[r]}" for r, (_, on) in inputs.masks.items()},
+            **{r: "thresholds of the CT" for r in ("brain_mask", "bone_mask") if r not in inputs.masks},
+        },
+        "quality": quality,
+        "flags": quality_flags(quality, registered=options.register),
+        "notes": notes,
+        "shape": [int(n) for n in outcome.mri.shape],
+        "spacing_mm": [round(float(s), 4) for s in spacing_mm(outcome.affine)],
+    }
+
+
+def _write(root: Path, outcome: _Outcome, found: Registration, options: PrepareOptions, facts: dict[str, Any]) -> None:
+    brain, bone = outcome.masks["brain_mask"], outcome.masks["bone_mask"]
+    figure = overlay_figure(outcome.before, (outcome.mri, outcome.ct), brain, bone, outcome.affine)
+    with WholeFolder(root, facts["case"]) as folder:
+        _save(folder / "mri.nii.gz", outcome.mri.astype(np.float32), outcome.affine)
+        _save(folder / "ct.nii.gz", np.clip(np.round(outcome.ct), -32768, 32767).astype(np.int16), outcome.affine)
+        for role, mask in outcome.masks.items():
+            _save(folder / f"{role}.nii.gz", mask.astype(np.uint8), outcome.affine)
+        centre = found.centre_mm if options.reference == "mri" else (found.matrix @ [*found.centre_mm, 1.0])[:3]
+        write_transform(folder / "transform.tfm", outcome.moved, centre, kind=found.kind)
+        figure.savefig(folder / "overlay.png", dpi=80, facecolor="black")
+        write_json(folder / CASE_RECORD, facts)
+
+
+def _save(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def _itk_version() -> str:
+    import itk
+
+    return str(itk.Version.GetITKVersion())
