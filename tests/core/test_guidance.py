@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from roi_fusion.core.facts import facts_of
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
 from roi_fusion.core.intensity import compand_hu, fusion_sources
 from roi_fusion.core.network import RoiFusionNet
@@ -196,7 +197,7 @@ def test_a_guided_run_is_deterministic_and_logs_falling_energies(net: RoiFusionN
     guidance = RoiGuidance(mode=mode, num_updates=1)
     inferer = SamplingInferer(make_scheduler(scheduler), 3, num_samples=2, guidance=guidance)
     first = inferer(image, net)
-    energies = inferer.reports[0]["energy"]
+    energies = facts_of(first[0]).guidance_energy
     assert len(energies) == 3
     assert all(after <= before for before, after in energies)
     assert torch.equal(inferer(image, net), first)

@@ -12,6 +12,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from ..errors import InputError
+from .channels import split_output
 from .intensity import fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 from .target import brain_region, ct_weight, fusion_target, lesion_state
@@ -139,12 +140,12 @@ class RoiFusionLoss(nn.Module):
         """Scalar total.
 
         Args:
-            pred: ``[B, 5, X, Y, Z]``, channels of ``network.OUTPUT_CHANNELS``.
+            pred: ``[B, 5, X, Y, Z]``, channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
             target: ``image``, and ``brain``, ``bone``, ``dense``, ``label`` as 0/1 ``[B, 1, X, Y, Z]``; ``label_known``,
                 ``mri_mean``, ``mri_std``, ``ct_mean``, ``ct_std`` as ``[B]``.
         """
         pred, image = pred.float(), target["image"].float()
-        fused, lesion_logit, brain_logit, bone_logit, gate = pred.split(1, dim=1)
+        fused, lesion_logit, brain_logit, bone_logit, gate = split_output(pred)
         head = (image != 0).any(dim=1, keepdim=True).float()
         bone = target["bone"].float()
         ct_roi = torch.maximum(bone, target["dense"].float())

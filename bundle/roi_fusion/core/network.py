@@ -17,50 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InputError
+from .channels import RAW_CHANNELS, split_raw
 from .intensity import fusion_sources
 
-__all__ = [
-    "CT_CLASSES",
-    "OUTPUT_CHANNELS",
-    "PRECISIONS",
-    "RAW_CHANNELS",
-    "Pyramid",
-    "RoiFusionNet",
-    "autocast_for",
-    "contrast_facts",
-    "unfold_plane",
-]
-
-PRECISIONS = ("auto", "bf16", "fp32")
-
-
-#: Channels of ``forward`` and ``denoise``.
-OUTPUT_CHANNELS = ("fused", "lesion_logit", "brain_logit", "bone_logit", "gate")
-
-
-#: Channels of ``raw``; guidance moves the lesion, gate and residual logits.
-RAW_CHANNELS = ("lesion_logit", "brain_logit", "bone_logit", "gate_logit", "residual_logit")
-
+__all__ = ["CT_CLASSES", "Pyramid", "RoiFusionNet", "contrast_facts", "unfold_plane"]
 
 _FLAT, _FULL = (1, 3, 3), (3, 3, 3)
-
-
-def autocast_for(precision: str, device: torch.device) -> torch.autocast:
-    """The context that the network's passes run in.
-
-    Args:
-        precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere; ``bf16`` and ``fp32`` force one. On a processor with
-            AVX-512 BF16 or AMX bfloat16 passes take half as long or less.
-        device: of the tensors.
-
-    Raises:
-        InputError: for another word.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
 
 class _ChannelNorm(nn.LayerNorm):
@@ -269,7 +231,7 @@ class RoiFusionNet(nn.Module):
         self.refine = nn.Conv3d(detail_channels, detail_channels, _FLAT, padding=(0, 1, 1))
         self.out = nn.Conv3d(detail_channels, len(RAW_CHANNELS), 1)
         bias = torch.zeros(len(RAW_CHANNELS))
-        bias[0] = -3.0  # lesions are rare
+        bias[RAW_CHANNELS.index("lesion")] = -3.0  # lesions are rare
         self.out.bias = nn.Parameter(bias)
         nn.init.zeros_(self.out.weight)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
@@ -317,13 +279,13 @@ class RoiFusionNet(nn.Module):
 
     def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
         """Logits → ``[B, 5, X, Y, Z]`` with the channels of :data:`OUTPUT_CHANNELS`; outside the head F is exactly 0."""
-        raw = raw.float()
-        gate = torch.sigmoid(raw[:, 3:4])
-        residual = self.residual_bound * torch.tanh(raw[:, 4:5])
-        head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
+        logits = split_raw(raw.float())
+        gate = torch.sigmoid(logits.gate)
+        residual = self.residual_bound * torch.tanh(logits.residual)
+        head = (image != 0).any(dim=1, keepdim=True).to(gate.dtype)
         mri, ct = fusion_sources(image)
         fused = (gate * mri + (1 - gate) * ct + residual) * head
-        return torch.cat([fused, raw[:, 0:3], gate], dim=1)
+        return torch.cat([fused, logits.lesion, logits.brain, logits.bone, gate], dim=1)
 
     def lesion_probability(self, lesion_logit: torch.Tensor, brain_logit: torch.Tensor) -> torch.Tensor:
         """The lesion head's, by the temperature, times the brain head's: a stroke lesion lies in the brain."""

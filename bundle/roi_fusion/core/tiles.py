@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from .network import RAW_CHANNELS, RoiFusionNet
+from .channels import RAW_CHANNELS
+from .network import RoiFusionNet
 
 __all__ = ["Tile", "encode_in_slabs", "tile_decoder", "tiles_of"]
 
