@@ -175,6 +175,7 @@ class RoiFusionNet(nn.Module):
     window: torch.Tensor
     temperature: torch.Tensor
     threshold: torch.Tensor
+    volume_quantile: torch.Tensor
 
     def __init__(
         self,

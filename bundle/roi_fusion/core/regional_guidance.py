@@ -30,7 +30,7 @@ _MOMENTUM = 0.5
 
 
 def soft_sign(gradient: torch.Tensor) -> torch.Tensor:
-    """Gradient ``[B, C, X, Y, Z]`` → direction in -1…1; what is well below the channel's root mean square stays proportional."""
+    """Gradient ``[B, C, X, Y, Z]`` → direction in -1…1, proportional where the gradient is well below the root mean square."""
     scale = gradient.square().mean(dim=(0, 2, 3, 4), keepdim=True).sqrt()
     return gradient / (gradient.abs() + scale + 1e-30)
 

@@ -5,5 +5,17 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["atlas", "augment", "cases", "grids", "history", "io", "lesions", "registration", "results", "transforms"],
+    submodules=[
+        "atlas",
+        "augment",
+        "cases",
+        "grids",
+        "history",
+        "io",
+        "itk_bridge",
+        "lesions",
+        "registration",
+        "results",
+        "transforms",
+    ],
 )

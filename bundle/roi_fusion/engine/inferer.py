@@ -25,7 +25,7 @@ from ..core.uncertainty import entropy_bits
 from ..data.grids import left_right_axis
 from ..errors import InputError
 
-__all__ = ["SamplingInferer", "Sampled", "intensity_of", "sample_case"]
+__all__ = ["Sampled", "SamplingInferer", "intensity_of", "sample_case"]
 
 #: What a plain tensor is taken for: axial slices 5 mm apart.
 _AXIAL = torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0]))
