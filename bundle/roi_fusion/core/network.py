@@ -109,7 +109,7 @@ def _fold_plane(x: torch.Tensor) -> torch.Tensor:
 
 
 def unfold_plane(x: torch.Tensor) -> torch.Tensor:
-    """Inverse of :func:`_fold_plane`."""
+    """Depth to space in plane, ``[B, 4C, Z, X/2, Y/2]`` → ``[B, C, Z, X, Y]``; inverse of :func:`_fold_plane`."""
     b, c, z, h, w = x.shape
     x = x.reshape(b, 2, 2, c // 4, z, h, w).permute(0, 3, 4, 5, 1, 6, 2)  # [B, C/4, Z, X/2, 2, Y/2, 2]
     return x.reshape(b, c // 4, z, 2 * h, 2 * w)
@@ -120,7 +120,13 @@ def _double_plane(x: torch.Tensor) -> torch.Tensor:
 
 
 class Pyramid(nn.Module):
-    """U-Net over the image pair; returns its decoder's features at half, quarter and eighth in-plane resolution."""
+    """U-Net over the image pair; returns the features of its decoder at 1/2, 1/4 and 1/8 of the in-plane resolution.
+
+    Args:
+        inputs: number of input channels.
+        widths: channels of each level, at least four; level 0 works at half of the in-plane resolution.
+        embedding: width of the embedding that modulates the blocks.
+    """
 
     def __init__(self, inputs: int, widths: list[int], embedding: int) -> None:
         super().__init__()
@@ -150,7 +156,7 @@ class Pyramid(nn.Module):
 
 
 class RoiFusionNet(nn.Module):
-    """Predicts the clean state x₀ = [F, S] from a noisy one and the image pair.
+    """Predicts the clean state x₀ = [F, S] from a noisy state and the image pair.
 
     The fused image is a gated blend plus a bounded residual, ``F = g·M + (1 - g)·C' + ρ·tanh(r)``: detail passes at full
     resolution, the gate g is the share of the MRI, ρ bounds what can come from neither, and C' is the CT with its bone
@@ -165,11 +171,20 @@ class RoiFusionNet(nn.Module):
         detail_channels: width of the full-resolution head.
         residual_bound: ρ in normalised units (standard deviations over the head).
         num_train_timesteps: number of diffusion steps that ``t`` counts.
-        window_centre, window_width: the stroke window in normalised CT units: where 40 HU lies in an ordinary head and how
-            far 20 and 60 HU are apart. It is soft, because mean and deviation differ a little from head to head.
+        window_centre, window_width: stroke window in normalised CT units: the position of 40 HU in an ordinary head, and the
+            distance from 20 to 60 HU. The window is soft, because mean and deviation differ a little from head to head.
 
-    ``forward(image [B, 2, X, Y, Z]) → [B, 5, X, Y, Z]`` with the channels of :data:`OUTPUT_CHANNELS` is deterministic: it
-    denoises x_T = 0 at the last timestep. Any spatial shape is padded inside and cropped back.
+    ``forward(image [B, 2, X, Y, Z]) → [B, 5, X, Y, Z]`` with the channels of
+    :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS` is deterministic: it denoises x_T = 0 at the last timestep. Any spatial
+    shape is padded inside and cropped back.
+
+    Raises:
+        ValueError: for too few or negative widths.
+
+    Example:
+        >>> network = RoiFusionNet(channels=(8, 8, 8, 8), denoiser_channels=(4, 4, 4))
+        >>> network(torch.randn(1, 2, 20, 24, 3)).shape
+        torch.Size([1, 5, 20, 24, 3])
     """
 
     window: torch.Tensor
@@ -197,7 +212,7 @@ class RoiFusionNet(nn.Module):
         self.num_train_timesteps = int(num_train_timesteps)
         self.residual_bound = float(residual_bound)
         self.divisor = 2 ** len(widths)
-        #: How far a result sees, for :mod:`~roi_fusion.core.tiles`: two slices for each deep block of the pyramid; for the
+        #: Receptive field on each side, for :mod:`~roi_fusion.core.tiles`: two slices for each deep block of the pyramid; for the
         #: denoiser's five blocks, stem and head 44 voxels in plane, up to what all levels halve, and six slices.
         self.encode_margin = 2 * (2 * (len(widths) - 3) + 2)
         reach = 44 + -44 % self.divisor
@@ -207,7 +222,7 @@ class RoiFusionNet(nn.Module):
         # Fitted on validation cases after training and stored with the weights: probability = σ(logit / temperature).
         self.register_buffer("temperature", torch.ones(1))
         self.register_buffer("threshold", torch.full((1,), 0.5))
-        # Of the conformal interval of the lesion volume, see calibration.py; -1 until it is fitted.
+        # Quantile of the conformal interval of the lesion volume, see metrics/calibration.py; -1 until it is fitted.
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
         self.descriptor = _ContrastDescriptor(embedding_channels)
@@ -238,27 +253,40 @@ class RoiFusionNet(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
-        """The contrast of a whole pair ``[B, 2, X, Y, Z]`` → ``[B, E]``, for :meth:`encode` of its patches."""
+        """Describe the contrast of a whole pair, for :meth:`encode` of the pair or of its patches.
+
+        Args:
+            image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
+
+        Returns:
+            Embedding ``[B, E]``.
+        """
         return self.descriptor(contrast_facts(image, self.descriptor.centres))
 
     def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
-        """What does not change between diffusion steps: the padded input and the pyramid's features, depth first.
+        """Features that do not change between diffusion steps: the padded input and those of the pyramid, depth first.
 
         Args:
             image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
-            description: from :meth:`describe`, of the same images or of the volumes that they were cut from.
+            description: embedding from :meth:`describe` of the same images, or of the volumes that they were cropped from.
+
+        Returns:
+            Four tensors ``[B, C, Z, X', Y']`` with the plane padded and 1, 2, 4 and 8 times smaller.
         """
         window = torch.tanh((image[:, 1:2] - self.window[0]) / (0.5 * self.window[1]))
         x = self._inward(torch.cat([image, window], dim=1))
         return [x] + self.pyramid(x, description)
 
     def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Logits ``[B, 5, X, Y, Z]`` with the channels of :data:`RAW_CHANNELS`.
+        """Predict raw logits from features and a noisy state.
 
         Args:
             features: from :meth:`encode`.
             x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
             t: timesteps ``[B]``.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.RAW_CHANNELS`.
         """
         embedding = self._embed_time(t)
         noisy = self._inward(x_t)
@@ -279,7 +307,15 @@ class RoiFusionNet(nn.Module):
         return h.permute(0, 1, 3, 4, 2)[:, :, : x_t.shape[2], : x_t.shape[3]]  # [B, 5, X, Y, Z]
 
     def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
-        """Logits → ``[B, 5, X, Y, Z]`` with the channels of :data:`OUTPUT_CHANNELS`; outside the head F is exactly 0."""
+        """Compose the fused image and the gate from raw logits; outside the head F is exactly 0.
+
+        Args:
+            image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
+            raw: logits from :meth:`decode`, ``[B, 5, X, Y, Z]``.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
+        """
         logits = split_raw(raw.float())
         gate = torch.sigmoid(logits.gate)
         residual = self.residual_bound * torch.tanh(logits.residual)
@@ -289,19 +325,26 @@ class RoiFusionNet(nn.Module):
         return torch.cat([fused, logits.lesion, logits.brain, logits.bone, gate], dim=1)
 
     def lesion_probability(self, lesion_logit: torch.Tensor, brain_logit: torch.Tensor) -> torch.Tensor:
-        """The lesion head's, by the temperature, times the brain head's: a stroke lesion lies in the brain."""
+        """Calibrated lesion probability times the probability of brain: a stroke lesion lies in the brain.
+
+        Args:
+            lesion_logit, brain_logit: logits of the two heads, any shape.
+        """
         return torch.sigmoid(lesion_logit.float() / self.temperature) * torch.sigmoid(brain_logit.float())
 
     def denoise(
         self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The training form: the clean state and the heads from a noisy state, channels of :data:`OUTPUT_CHANNELS`.
+        """Predict the clean state and all heads from a noisy state, as training does.
 
         Args:
             x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
-            image: whole volumes, or crops of them.
+            image: normalised MRI and CT of whole heads or of crops, ``[B, 2, X, Y, Z]``.
             t: timesteps ``[B]``.
-            facts: of the volumes that crops were cut from, by :func:`contrast_facts`; None takes those of `image`.
+            facts: output of :func:`contrast_facts` for the volumes that crops were cut from; None computes it from `image`.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
         """
         if facts is None:
             facts = contrast_facts(image, self.descriptor.centres)
