@@ -100,7 +100,7 @@ class _Window:
         return _Blur.apply(x, self.along_x, self.along_y, self.half)
 
     def transposed(self, x: torch.Tensor) -> torch.Tensor:
-        """Backpropagates through the Gaussian window: gradient with respect to the means → gradient with respect to the image."""
+        """Backpropagate through the window: gradient with respect to the means → gradient with respect to the image."""
         return _banded_products(x, self.along_x.mT, self.along_y.mT, self.half)
 
 
@@ -198,8 +198,8 @@ class FixedReferenceSsim:
 
         The SSIM of a window is about 1 - E[(image - reference)²]/D, where D is the sum of both variances and C₂ (Brunet et al.
         2012). If D were constant, the curvature of the sum at a voxel would be 2·Σ w/D over the windows that contain it. The
-        gradient divided by this curvature is a step of suitable length everywhere, in flat brain as well as at the edge of bone,
-        where gradients differ by orders of magnitude.
+        gradient divided by this curvature is a step of suitable length everywhere: gradients in flat brain and at the edge of
+        bone differ by orders of magnitude.
 
         Args:
             image: image to evaluate, ``[1, 1, X, Y, Z]``.

@@ -34,7 +34,7 @@ def beside(mask: torch.Tensor) -> torch.Tensor:
 
 
 def ct_weight(ct_roi: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """Share K of the CT in the target: 1 on bone, blood and calcium, 0.5 on their in-plane neighbours outside the brain, else 0.
+    """Share K of the CT in the target: 1 on bone, blood and calcium, 0.5 on in-plane neighbours outside the brain, else 0.
 
     Without this step a seam would show towards scalp and sinuses; a step inside the brain would cost MRI detail at its border.
 

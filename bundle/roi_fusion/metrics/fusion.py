@@ -156,8 +156,8 @@ def hyperdense_shown(
 ) -> torch.Tensor:
     """Share of the acute blood and calcium that the fused volume shows as the CT does.
 
-    The region is too small to change any SSIM, yet it is what a reader looks for first. A voxel counts as shown where `fused` is
-    closer to the CT than to the MRI.
+    The region is too small to change any SSIM, yet it is what a reader looks for first. A voxel counts as shown if `fused` is
+    closer to the CT than to the MRI there.
 
     Args:
         fused, mri, ct: images in normalised units, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
