@@ -213,7 +213,7 @@ class RoiFusionNet(nn.Module):
         self.residual_bound = float(residual_bound)
         self.divisor = 2 ** len(widths)
         #: Receptive field on each side, for :mod:`~roi_fusion.core.tiles`: two slices for each deep block of the pyramid; 44
-        #: voxels in plane and six slices for the five blocks, stem and head of the denoiser, rounded up to what all levels halve.
+        #: voxels in plane (rounded up to what all levels halve) and six slices for blocks, stem and head of the denoiser.
         self.encode_margin = 2 * (2 * (len(widths) - 3) + 2)
         reach = 44 + -44 % self.divisor
         self.decode_margin = (reach, reach, 6)
