@@ -28,7 +28,7 @@ def test_the_lesion_follows_the_heads_own_prediction_from_half_time_on(net: RoiF
     late = split_raw(guide.step(raw, LATE, 1.0)).lesion
     assert (late[:, :, 10:14, 10:14, 1:3] > 1).all()
     assert (late[:, :, 14:16, 10:14, 1:3] < -1).all()
-    assert torch.equal(guide.moved, late - split_raw(raw).lesion)
+    assert torch.equal(split_raw(raw).lesion + guide.moved, late)
 
 
 def test_moves_add_up_from_step_to_step_and_leave_the_other_logits(net: RoiFusionNet) -> None:

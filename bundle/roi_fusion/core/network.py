@@ -17,42 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .blocks import FLAT, FULL, Block, Pyramid, double_plane, fold_plane, unfold_plane
 from .channels import RAW_CHANNELS, split_raw
 from .intensity import fusion_sources
 
-__all__ = ["CT_CLASSES", "Pyramid", "RoiFusionNet", "contrast_facts", "unfold_plane"]
-
-_FLAT, _FULL = (1, 3, 3), (3, 3, 3)
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each voxel, ``[B, C, Z, X, Y]``."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.permute(0, 2, 3, 4, 1)  # [B, Z, X, Y, C]: contiguous already in channels_last_3d
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 4, 1, 2, 3)
-
-
-class _Block(nn.Module):
-    """Pre-activation residual block, modulated by an embedding (FiLM, Perez et al. 2018)."""
-
-    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int], embedding: int) -> None:
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.norm1 = _ChannelNorm(channels_in)
-        self.conv1 = nn.Conv3d(channels_in, channels_out, kernel, padding=padding)
-        self.film = nn.Linear(embedding, 2 * channels_out)
-        self.norm2 = _ChannelNorm(channels_out)
-        self.conv2 = nn.Conv3d(channels_out, channels_out, kernel, padding=padding)
-        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        for zero in (self.film.weight, self.film.bias, self.conv2.weight):
-            nn.init.zeros_(zero)
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        return self.skip(x) + self.conv2(F.silu(h * (1 + scale) + shift))
-
+__all__ = ["CT_CLASSES", "RoiFusionNet", "contrast_facts"]
 
 #: Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
 CT_CLASSES = (-2.1, -1.6, -1.0, -0.35, 0.4, 1.7)
@@ -99,60 +68,6 @@ class _ContrastDescriptor(nn.Module):
     def forward(self, facts: torch.Tensor) -> torch.Tensor:
         """``[B, 3K]`` → ``[B, E]``."""
         return self.layers(facts.to(self.centres.dtype))
-
-
-def _fold_plane(x: torch.Tensor) -> torch.Tensor:
-    """Space to depth in plane: ``[B, C, Z, X, Y]`` → ``[B, 4C, Z, X/2, Y/2]``."""
-    b, c, z, h, w = x.shape
-    x = x.reshape(b, c, z, h // 2, 2, w // 2, 2).permute(0, 4, 6, 1, 2, 3, 5)  # [B, 2, 2, C, Z, X/2, Y/2]
-    return x.reshape(b, 4 * c, z, h // 2, w // 2).contiguous(memory_format=torch.channels_last_3d)
-
-
-def unfold_plane(x: torch.Tensor) -> torch.Tensor:
-    """Depth to space in plane, ``[B, 4C, Z, X/2, Y/2]`` → ``[B, C, Z, X, Y]``; inverse of :func:`_fold_plane`."""
-    b, c, z, h, w = x.shape
-    x = x.reshape(b, 2, 2, c // 4, z, h, w).permute(0, 3, 4, 5, 1, 6, 2)  # [B, C/4, Z, X/2, 2, Y/2, 2]
-    return x.reshape(b, c // 4, z, 2 * h, 2 * w)
-
-
-def _double_plane(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=[1.0, 2.0, 2.0], mode="nearest")
-
-
-class Pyramid(nn.Module):
-    """U-Net over the image pair; returns the features of its decoder at 1/2, 1/4 and 1/8 of the in-plane resolution.
-
-    Args:
-        inputs: number of input channels.
-        widths: channels of each level, at least four; level 0 works at half of the in-plane resolution.
-        embedding: width of the embedding that modulates the blocks.
-    """
-
-    def __init__(self, inputs: int, widths: list[int], embedding: int) -> None:
-        super().__init__()
-        kernels = [_FLAT, _FLAT] + [_FULL] * (len(widths) - 2)
-        self.stem = nn.Conv3d(4 * inputs, widths[0], _FLAT, padding=(0, 1, 1))
-        self.down = nn.ModuleList([_Block(w, w, k, embedding) for w, k in zip(widths[:-1], kernels)])
-        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(widths)])
-        self.bottom = nn.ModuleList([_Block(widths[-1], widths[-1], _FULL, embedding) for _ in range(2)])
-        pairs = list(zip(widths[:-1], widths[1:], kernels))[::-1]
-        self.grow = nn.ModuleList([nn.Conv3d(deep, wide, 1) for wide, deep, _ in pairs])
-        self.up = nn.ModuleList([_Block(2 * wide, wide, k, embedding) for wide, _, k in pairs])
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> list[torch.Tensor]:
-        h = self.stem(_fold_plane(x))
-        skips: list[torch.Tensor] = []
-        for block, shrink in zip(self.down, self.shrink):
-            h = block(h, embedding)
-            skips.append(h)
-            h = shrink(h)
-        for block in self.bottom:
-            h = block(h, embedding)
-        features: list[torch.Tensor] = []
-        for grow, block in zip(self.grow, self.up):
-            h = block(torch.cat([_double_plane(grow(h)), skips.pop()], dim=1), embedding)
-            features.insert(0, h)
-        return features[:3]
 
 
 class RoiFusionNet(nn.Module):
@@ -233,18 +148,18 @@ class RoiFusionNet(nn.Module):
             nn.Linear(embedding_channels, embedding_channels),
             nn.SiLU(),
         )
-        self.stem = nn.Conv3d(8, small[0], _FLAT, padding=(0, 1, 1))  # noisy F and S, folded
+        self.stem = nn.Conv3d(8, small[0], FLAT, padding=(0, 1, 1))  # noisy F and S, folded
         self.inject = nn.ModuleList([nn.Conv3d(w, s, 1) for w, s in zip(widths, small)])
-        self.down = nn.ModuleList([_Block(s, s, k, embedding_channels) for s, k in zip(small, (_FLAT, _FULL, _FULL))])
+        self.down = nn.ModuleList([Block(s, s, k, embedding_channels) for s, k in zip(small, (FLAT, FULL, FULL))])
         self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(small)])
         self.grow = nn.ModuleList([nn.Conv3d(small[2], small[1], 1), nn.Conv3d(small[1], small[0], 1)])
         self.up = nn.ModuleList(
-            [_Block(small[1], small[1], _FULL, embedding_channels), _Block(small[0], small[0], _FLAT, embedding_channels)]
+            [Block(small[1], small[1], FULL, embedding_channels), Block(small[0], small[0], FLAT, embedding_channels)]
         )
         # Full-resolution head: unfolded features beside the inputs themselves, so that borders stay one voxel sharp.
         self.spread = nn.Conv3d(small[0] + widths[0], 4 * (detail_channels // 2), 1)
-        self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, _FLAT, padding=(0, 1, 1))
-        self.refine = nn.Conv3d(detail_channels, detail_channels, _FLAT, padding=(0, 1, 1))
+        self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, FLAT, padding=(0, 1, 1))
+        self.refine = nn.Conv3d(detail_channels, detail_channels, FLAT, padding=(0, 1, 1))
         self.out = nn.Conv3d(detail_channels, len(RAW_CHANNELS), 1)
         bias = torch.zeros(len(RAW_CHANNELS))
         bias[RAW_CHANNELS.index("lesion")] = -3.0  # lesions are rare
@@ -290,7 +205,7 @@ class RoiFusionNet(nn.Module):
         """
         embedding = self._embed_time(t)
         noisy = self._inward(x_t)
-        h = self.stem(_fold_plane(noisy))
+        h = self.stem(fold_plane(noisy))
         skips: list[torch.Tensor] = []
         for i, (inject, block) in enumerate(zip(self.inject, self.down)):
             h = block(h + inject(features[i + 1]), embedding)
@@ -300,7 +215,7 @@ class RoiFusionNet(nn.Module):
                     h = shrink(h)
         h = skips.pop()
         for grow, block in zip(self.grow, self.up):
-            h = block(skips.pop() + _double_plane(grow(h)), embedding)
+            h = block(skips.pop() + double_plane(grow(h)), embedding)
         h = self.spread(F.silu(torch.cat([h, features[1]], dim=1)))
         h = torch.cat([unfold_plane(h), features[0], noisy], dim=1).contiguous(memory_format=torch.channels_last_3d)
         h = self.out(F.silu(self.refine(F.silu(self.detail(h)))))

@@ -57,7 +57,7 @@ def brier_score(probability: Array, reference: Array, region: Array) -> float:
         InputError: when shapes differ or a probability is not within 0…1.
 
     Example:
-        >>> brier_score(np.array([0.8, 0.1]), np.array([1, 0]), np.array([1, 1]))  # (0.2² + 0.1²) / 2
+        >>> round(brier_score(np.array([0.8, 0.1]), np.array([1, 0]), np.array([1, 1])), 6)  # (0.2² + 0.1²) / 2
         0.025
     """
     p, r = _probabilities("brier_score", probability, reference, region)

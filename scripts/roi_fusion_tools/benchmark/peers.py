@@ -23,10 +23,11 @@ from monai.utils import OptionalImportError
 from torch import nn
 
 from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.core.blocks import Pyramid, unfold_plane
 from roi_fusion.core.channels import split_raw
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.losses import RoiFusionLoss
-from roi_fusion.core.network import Pyramid, RoiFusionNet, unfold_plane
+from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.target import ct_weight, fusion_target
 from roi_fusion.engine.training import prepare_batch
 from roi_fusion.errors import InputError
