@@ -24,6 +24,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import device_list, device_map
 
 from roi_fusion.config.check import check_config
+from roi_fusion.core.facts import facts_of
 from roi_fusion.data.cases import sentence_for
 from roi_fusion.data.io import split_ending
 from roi_fusion.data.results import RESULT_FILES, write_volume
@@ -31,6 +32,7 @@ from roi_fusion.data.splits import hold_back
 from roi_fusion.data.transforms.loading import CompleteCased
 from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.evaluator import CaseMetrics
+from roi_fusion.engine.inferer import intensity_of
 from roi_fusion.engine.writers import ResultWriter
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.table import write_tables
@@ -115,7 +117,7 @@ class Infer(BundleInferTask):
         return super().inferer()
 
     def inferer(self, data: Any = None) -> Any:
-        return partial(self.sampler(), intensity={k: [v] for k, v in data["intensity"].items()})  # it guides on the MRI's scale
+        return partial(self.sampler(), intensity=intensity_of(data))  # it guides on the MRI's scale
 
     def run(self, image: str, label: str | None = None) -> dict[str, Any]:
         """All volumes of a case after postprocessing, nothing written; with `label` as its reference where it is given."""
@@ -248,7 +250,7 @@ class Metrics(ScoringMethod):
             except InputError as e:
                 answer[image] = {"error": str(e)}
                 continue
-            measured = CaseMetrics(float(task.sampler().threshold)).measure(data, data["prediction"])
+            measured = CaseMetrics(facts_of(data["prediction"]).lesion_threshold).measure(data, data["prediction"])
             rows += measured
             own = {k: v for k, v in measured[0].items() if not (isinstance(v, float) and not math.isfinite(v))}
             datastore.update_label_info(image, "final", {"metrics": own})

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from _cli import main
 from roi_fusion.data.cases import find_cases
-from roi_fusion_tools.explore import FLAGS, look_at_case, write_exploration
+from roi_fusion_tools.explore import FLAGS, look_at_case
+from roi_fusion_tools.explore_page import write_exploration
 
 
 def explore_dataset(dataset_dir: str, output_dir: str | None = None) -> None:

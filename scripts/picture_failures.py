@@ -14,7 +14,7 @@ from _cli import main
 from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.engine.prediction import Predictor
 from roi_fusion.errors import InputError
-from roi_fusion.report.previews import case_figure
+from roi_fusion.report.case_figure import case_figure
 
 
 def picture_failures(

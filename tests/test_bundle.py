@@ -23,7 +23,8 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 
 import roi_fusion
 from conftest import BUNDLE, ROOT, shared
-from roi_fusion.core.network import OUTPUT_CHANNELS, RoiFusionNet
+from roi_fusion.core.channels import OUTPUT_CHANNELS
+from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
 
 SMALL = [

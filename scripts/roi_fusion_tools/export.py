@@ -33,7 +33,7 @@ def export_model(network: RoiFusionNet, path: str | Path, file_format: str = "to
     """Write the network as one file, run that file on another shape, and compare with the network itself.
 
     The file takes ``image`` ``[B, 2, X, Y, Z]`` (see :func:`roi_fusion.engine.prediction.prepare`) and returns ``pred``
-    ``[B, 5, X, Y, Z]`` with the channels of :data:`roi_fusion.core.network.OUTPUT_CHANNELS`.
+    ``[B, 5, X, Y, Z]`` with the channels of :data:`roi_fusion.core.channels.OUTPUT_CHANNELS`.
 
     Args:
         network: with its weights.

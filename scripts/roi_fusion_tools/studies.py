@@ -17,12 +17,14 @@ import nibabel as nib
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
-from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 from roi_fusion.config.check import inference_parser
+from roi_fusion.core.channels import RAW_CHANNELS, split_output, split_raw
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
 from roi_fusion.core.intensity import IntensityMap
-from roi_fusion.core.network import RoiFusionNet, autocast_for
+from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.core.precision import autocast_for
 from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.uncertainty import entropy_bits
 from roi_fusion.data.cases import each_item, link_file
@@ -131,10 +133,10 @@ def guidance(
     def one_pass(item: Mapping[str, Any]) -> torch.Tensor:
         image = torch.as_tensor(item["image"])[None]
         with torch.no_grad(), autocast_for(precision, image.device):
-            out = network(image).float()
-        probability = network.lesion_probability(out[:, 1:2], out[:, 2:3])
-        rest = torch.zeros_like(out[:, :1])
-        return torch.cat([out[:, :1], probability, entropy_bits(probability), out[:, 4:5], rest, rest], dim=1)[0]
+            out = split_output(network(image).float())
+        probability = network.lesion_probability(out.lesion_logit, out.brain_logit)
+        rest = torch.zeros_like(out.fused)
+        return torch.cat([out.fused, probability, entropy_bits(probability), out.gate, rest, rest], dim=1)[0]
 
     def without_network(item: Mapping[str, Any]) -> torch.Tensor:
         image = torch.as_tensor(item["image"])[None]
@@ -144,10 +146,10 @@ def guidance(
         draw = GuidedDraw(settings, network, image, *scales, spacing_of(item["image"]), masks)
         level = _inferer(None, precision=precision).levels[-1]
         with torch.no_grad():
-            raw = draw.correct(torch.zeros(1, 5, *image.shape[2:]), image, level, lambda x_t, level: x_t)
-            fused = network.compose(image, raw)[:, :1]
+            raw = draw.correct(torch.zeros(1, len(RAW_CHANNELS), *image.shape[2:]), image, level, lambda x_t, level: x_t)
+            fused = split_output(network.compose(image, raw)).fused
         rest = torch.zeros_like(fused)
-        return torch.cat([fused, rest, rest, torch.sigmoid(raw[:, 3:4]), rest, rest], dim=1)[0]
+        return torch.cat([fused, rest, rest, torch.sigmoid(split_raw(raw).gate), rest, rest], dim=1)[0]
 
     off, logits = _inferer(None, precision=precision), _inferer(RoiGuidance(), precision=precision)
     full = _inferer(RoiGuidance(mode="full", num_updates=1), precision=precision)
@@ -212,12 +214,19 @@ def misregistration(
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve by the rank sum; NaN where one class is missing."""
-    count, rest = int(positive.sum()), int((~positive).sum())
-    if not count or not rest:
+    """Area under the ROC curve; NaN where one class is missing.
+
+    Args:
+        score: ``[N]``, higher where a positive is more likely.
+        positive: boolean, ``[N]``.
+
+    Example:
+        >>> auroc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+        0.75
+    """
+    if positive.all() or not positive.any():
         return float("nan")
-    ranks = rankdata(score)[positive].sum()
-    return float((ranks - count * (count + 1) / 2) / (count * rest))
+    return float(roc_auc_score(positive, score))
 
 
 def uncertainty(

@@ -8,7 +8,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from conftest import BUNDLE
-from roi_fusion.config.check import STRUCTURE, check_config, check_knobs
+from roi_fusion.config.check import STRUCTURE, check_config
 from roi_fusion.config.knobs import KNOBS, knob_table
 from roi_fusion.errors import InputError
 from roi_fusion.values import as_bool
@@ -91,21 +91,6 @@ def test_a_users_own_part_is_accepted_when_it_is_used() -> None:
         check_config(own, STRUCTURE)
     own["train"]["trainer"]["loss_function"] = "@my_loss"
     check_config(own, STRUCTURE)
-
-
-def test_the_expression_finds_the_config_it_is_part_of() -> None:
-    def parser(**extra: object) -> ConfigParser:
-        return ConfigParser(
-            {"run": "$roi_fusion.config.check.check_knobs()", "imports": ["$import roi_fusion"], "seed": 1, **extra}
-        )
-
-    parser().get_parsed_content("run")
-    with pytest.raises(RuntimeError) as e:
-        parser(sede=2).get_parsed_content("run")
-    assert isinstance(e.value.__cause__, InputError)
-    assert "did you mean seed?" in str(e.value.__cause__)
-    with pytest.raises(RuntimeError, match="expected to be called from a config expression"):
-        check_knobs()
 
 
 def test_yes_and_no() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from roi_fusion.core.channels import OUTPUT_CHANNELS, RAW_CHANNELS
 from roi_fusion.core.intensity import fusion_sources
-from roi_fusion.core.network import OUTPUT_CHANNELS, RAW_CHANNELS, RoiFusionNet
+from roi_fusion.core.network import RoiFusionNet
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import torch
 from monai.data import MetaTensor
 
 from roi_fusion.data import registration
-from roi_fusion.data.registration import Registration, read_transform, register, write_transform
+from roi_fusion.data.itk_bridge import read_transform, write_transform
+from roi_fusion.data.registration import Registration, register
 from roi_fusion.data.transforms.geometry import MatchGridd, RegisterToReferenced
 from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import CONTRASTS, PhantomConfig

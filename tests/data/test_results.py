@@ -51,7 +51,7 @@ def case() -> dict:
 
 def test_results_are_in_mri_units_and_clean_outside() -> None:
     data = case()
-    out = FusionResultd("pred", threshold=torch.tensor([0.6]))(data)
+    out = FusionResultd("pred", threshold=0.6)(data)
     assert {k: tuple(out[k].shape) for k in RESULT_FILES} == dict.fromkeys(RESULT_FILES, (1, 8, 8, 3))
     assert torch.equal(out["prediction"], data["pred"])
     # scaled = normalised·0.2 + 0.5 lies in the linear part: 1000 MRI units a scaled unit, 0.05 at 0.
@@ -82,7 +82,7 @@ def test_outside_is_restored_after_the_inversion() -> None:
 def test_files_carry_the_mris_place_and_are_named_by_case(tmp_path: Path) -> None:
     affine = np.diag([-0.9, 0.9, 6.0, 1.0])
     affine[:3, 3] = 11, -22, 33
-    result = FusionResultd()(case())
+    result = FusionResultd(threshold=0.5)(case())
     for key in RESULT_FILES:
         result[key] = MetaTensor(result[key].as_tensor(), affine=affine, meta={"affine": affine, "sform_code": 1})
     for name in ("a", "b"):

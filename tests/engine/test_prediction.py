@@ -19,7 +19,8 @@ import torch
 
 import roi_fusion
 from conftest import BUNDLE
-from roi_fusion.core.network import OUTPUT_CHANNELS, RoiFusionNet
+from roi_fusion.core.channels import OUTPUT_CHANNELS
+from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
 from roi_fusion.engine.prediction import Predictor, prepare
 from roi_fusion.errors import InputError

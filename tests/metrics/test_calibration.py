@@ -85,7 +85,7 @@ def test_the_fit_sees_every_voxel_that_a_mask_holds_at_inference(net: RoiFusionN
     label[:, 4:8, 4:8, 1] = 1
     constants = {f"{v}_{k}": c for v, pair in TYPICAL_SCALES.items() for k, c in zip(("mean", "std"), pair)}
     item = {"image": image, "label": label, "intensity": constants}
-    inferer = SamplingInferer(make_scheduler(), 2, 2, keep_draws=True)
+    inferer = SamplingInferer(make_scheduler(), 2, 2)
     try:
         with torch.no_grad():
             net.out.bias[0] -= 6.0  # false alarms far from the lesion that only a high temperature shows

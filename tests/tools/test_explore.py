@@ -11,7 +11,8 @@ import pytest
 
 from roi_fusion.data.cases import find_cases
 from roi_fusion.errors import InputError
-from roi_fusion_tools.explore import FLAGS, explore, look_at_case, summary_of, write_exploration
+from roi_fusion_tools.explore import FLAGS, explore, look_at_case
+from roi_fusion_tools.explore_page import summary_of, write_exploration
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import write_phantoms
 

@@ -22,7 +22,8 @@ from raw_layouts import LAYOUT_WRITERS, dicom_series, save
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import find_cases, load_datalist
 from roi_fusion.data.grids import resample
-from roi_fusion.data.registration import Registration, measure, read_transform
+from roi_fusion.data.itk_bridge import read_transform
+from roi_fusion.data.registration import Registration, measure
 from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.prepare import PrepareOptions, case, prepare_dataset, storage

@@ -6,7 +6,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,15 +13,20 @@ from typing import Any, cast
 import torch
 from monai.bundle import ConfigParser
 
-from ..errors import InputError, input_error_behind
+from ..errors import InputError
 from ..values import as_bool
+from .bundle_run import calling_parser, print_input_errors_as_sentences
 from .knobs import BUNDLE_ROOT, KNOBS, Knob, expected
 
-__all__ = ["calling_parser", "check_config", "check_knobs", "check_writable", "inference_parser"]
+__all__ = ["STRUCTURE", "check_config", "check_knobs", "check_value", "check_writable", "inference_parser"]
 
 
 def check_value(name: str, knob: Knob, value: Any) -> None:
-    """Raise an `InputError` that names the knob unless `value` has its type and lies in its range; expressions pass."""
+    """Check one value of a knob; an expression or a reference passes, because the knobs that it reads are checked themselves.
+
+    Raises:
+        InputError: when the knob does not take the value.
+    """
     if value is None:
         if not knob.optional:
             raise InputError(f"{name}: expected {expected(knob)}, got nothing")
@@ -176,38 +180,14 @@ def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_
     return parser
 
 
-def calling_parser() -> ConfigParser:
-    """The parser of the config whose expression calls.
-
-    An expression sees resolved items only, not the keys of its config, so the parser is looked for among the callers.
-
-    Raises:
-        RuntimeError: when no config expression calls.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            return parser
-        frame = frame.f_back  # type: ignore[assignment]
-    raise RuntimeError("expected to be called from a config expression, got another caller")
-
-
 def check_knobs() -> None:
     """Check the config that this expression is part of. The first expression of every run list.
 
-    From here on an :class:`~roi_fusion.errors.InputError` that ends the process prints its sentence and no traceback.
+    From here on an :class:`~roi_fusion.errors.InputError` that ends ``python -m monai.bundle run`` prints its sentence alone.
 
     Raises:
         InputError: see :func:`check_config`.
+        RuntimeError: when no config expression calls.
     """
-    sys.excepthook = _print_sentence
+    print_input_errors_as_sentences()
     check_config(cast(dict[str, Any], calling_parser().config), STRUCTURE)
-
-
-def _print_sentence(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    found = input_error_behind(error)
-    if found is None:
-        sys.__excepthook__(kind, error, trace)
-    else:
-        print(f"error: {found}", file=sys.stderr)

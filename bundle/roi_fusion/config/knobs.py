@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.guidance import MASK_NAMES, MODES, SCHEDULES
 from ..core.losses import PRESETS
-from ..core.network import PRECISIONS
+from ..core.precision import PRECISIONS
 
 __all__ = ["BUNDLE_ROOT", "KNOBS", "Knob", "knob_table"]
 

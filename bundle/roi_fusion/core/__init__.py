@@ -5,5 +5,22 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["guidance", "intensity", "losses", "masks", "network", "schedule", "ssim", "target", "tiles", "uncertainty"],
+    submodules=[
+        "blocks",
+        "channels",
+        "guidance",
+        "intensity",
+        "lesion_guidance",
+        "losses",
+        "masks",
+        "network",
+        "precision",
+        "regional_energy",
+        "regional_guidance",
+        "schedule",
+        "ssim",
+        "target",
+        "tiles",
+        "uncertainty",
+    ],
 )

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The training loss: diffusion plus weighted regional SSIM, lesion and mask terms, each kept apart for the log."""
+"""The training loss: diffusion plus weighted regional SSIM, lesion and mask terms, each available for the log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from ..errors import InputError
+from .channels import split_output
 from .intensity import fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 from .target import brain_region, ct_weight, fusion_target, lesion_state
 
 __all__ = ["COMPONENTS", "PRESETS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
 
-#: (α brain, β bone, γ lesion) for what the user cares about.
+#: Weights (α brain, β bone, γ lesion) by clinical question.
 PRESETS: dict[str, tuple[float, float, float]] = {
     "default": (1.0, 1.0, 2.0),
     "stroke": (1.0, 1.2, 3.0),
@@ -28,16 +29,28 @@ PRESETS: dict[str, tuple[float, float, float]] = {
 }
 
 
-#: Logged apart; ``total`` is their weighted sum.
+#: Components that are logged; ``total`` is their weighted sum.
 COMPONENTS = ("diffusion", "brain", "bone", "lesion", "masks")
 
 
 def regional_ssim_loss(
     a: torch.Tensor, b: torch.Tensor, roi: torch.Tensor, data_range: float = 1.0, context: bool = False
 ) -> torch.Tensor:
-    """1 - mean SSIM over the region, per case; 0 where the region is empty. ``[B, 1, X, Y, Z]`` → ``[B]``.
+    """1 - mean SSIM over a region.
 
-    With `context`, windows are ordinary and see what surrounds the region.
+    Args:
+        a, b: images to compare, ``[B, 1, X, Y, Z]``.
+        roi: 0/1 mask of the region, same shape.
+        data_range: span of the intensities of the reference.
+        context: use ordinary windows, which include the surroundings, instead of windows over voxels of the region only.
+
+    Returns:
+        Loss of each case, ``[B]``; 0 where the region is empty.
+
+    Example:
+        >>> a = torch.rand(1, 1, 16, 16, 2)
+        >>> abs(regional_ssim_loss(a, a, torch.ones_like(a)).item()) < 1e-5
+        True
     """
     roi = roi.to(a.dtype)
     count = roi.sum(dim=(1, 2, 3, 4))
@@ -46,17 +59,33 @@ def regional_ssim_loss(
 
 
 def brain_ssim_loss(fused: torch.Tensor, mri: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
-    """Mean of both kinds of windows, ``[B]``. Those of the region alone cannot see the voxels between brain and bone, and leave
-    them to the bone term, which then spreads over the brain's border."""
+    """Mean of :func:`regional_ssim_loss` with both kinds of windows, ``[B]``.
+
+    Windows over the region alone do not include the voxels between brain and bone. Those would be left to the bone term, which
+    then spreads over the border of the brain.
+
+    Args:
+        fused, mri: images in scaled units (data range 1), ``[B, 1, X, Y, Z]``.
+        brain: 0/1 mask of the brain region, same shape.
+    """
     return 0.5 * (regional_ssim_loss(fused, mri, brain) + regional_ssim_loss(fused, mri, brain, context=True))
 
 
 def boundary_loss(probability: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """1 - boundary F1 with soft boundaries and a tolerance of one voxel in plane (Bokhovkin & Burnaev 2019), ``[B]``.
+    """1 - boundary F1 with soft boundaries and a tolerance of one voxel in plane (Bokhovkin & Burnaev 2019).
 
     Args:
-        probability: 0…1, ``[B, 1, X, Y, Z]``.
-        label: 0/1, same shape.
+        probability: predicted probability 0…1, ``[B, 1, X, Y, Z]``.
+        label: 0/1 reference, same shape.
+
+    Returns:
+        Loss of each case, ``[B]``.
+
+    Example:
+        >>> label = torch.zeros(1, 1, 8, 8, 1)
+        >>> label[:, :, 2:6, 2:6] = 1
+        >>> boundary_loss(label, label).item()
+        0.0
     """
 
     def grow(x: torch.Tensor, reach: int) -> torch.Tensor:
@@ -81,10 +110,18 @@ class _Weights:
 
 
 def preset_weights(preset: str, alpha: float | None, beta: float | None, gamma: float | None) -> _Weights:
-    """The preset's weights, each replaced where the user gives one.
+    """Weights of a preset, each replaced by the user's where one is given.
+
+    Args:
+        preset: key of :data:`PRESETS`.
+        alpha, beta, gamma: weights of brain, bone and lesion; None takes the preset's.
 
     Raises:
         InputError: for an unknown preset or a negative weight.
+
+    Example:
+        >>> preset_weights("stroke", None, 2.0, None)
+        _Weights(alpha=1.0, beta=2.0, gamma=3.0)
     """
     if preset not in PRESETS:
         raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -96,7 +133,7 @@ def preset_weights(preset: str, alpha: float | None, beta: float | None, gamma: 
 
 
 class RoiFusionLoss(nn.Module):
-    """diffusion + λ·[α·(1 - SSIM(F, M | brain)) + β·(1 - SSIM(F, C | bone)) + γ·lesion + masks].
+    """Loss ``diffusion + λ·[α·(1 - SSIM(F, M | brain)) + β·(1 - SSIM(F, C | bone)) + γ·lesion + masks]``.
 
     *diffusion* is the squared error of x₀ = [F, S] over the head; *lesion* is Dice, cross entropy and a boundary term of the
     lesion head, over cases whose lesion is known; *masks* is Dice and cross entropy of the brain and bone heads, cross
@@ -104,11 +141,16 @@ class RoiFusionLoss(nn.Module):
 
     Args:
         preset: key of :data:`PRESETS`.
-        alpha, beta, gamma: replace the preset's weights.
+        alpha, beta, gamma: weights of brain, bone and lesion that replace the preset's.
         roi_weight: λ.
         mask_weight: weight of *masks* inside the bracket.
 
-    After each call ``components`` holds every unweighted component and ``weighted`` what each adds to the total.
+    Attributes:
+        components: unweighted components of the last call, see :data:`COMPONENTS`, and ``total``.
+        weighted: what each component added to the total of the last call.
+
+    Raises:
+        InputError: for an unknown preset or a negative weight.
     """
 
     def __init__(
@@ -136,15 +178,15 @@ class RoiFusionLoss(nn.Module):
         self.weighted: dict[str, torch.Tensor] = {}
 
     def forward(self, pred: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Scalar total.
+        """Total loss, a scalar.
 
         Args:
-            pred: ``[B, 5, X, Y, Z]``, channels of ``network.OUTPUT_CHANNELS``.
+            pred: output of the network, ``[B, 5, X, Y, Z]``, channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
             target: ``image``, and ``brain``, ``bone``, ``dense``, ``label`` as 0/1 ``[B, 1, X, Y, Z]``; ``label_known``,
                 ``mri_mean``, ``mri_std``, ``ct_mean``, ``ct_std`` as ``[B]``.
         """
         pred, image = pred.float(), target["image"].float()
-        fused, lesion_logit, brain_logit, bone_logit, gate = pred.split(1, dim=1)
+        fused, lesion_logit, brain_logit, bone_logit, gate = split_output(pred)
         head = (image != 0).any(dim=1, keepdim=True).float()
         bone = target["bone"].float()
         ct_roi = torch.maximum(bone, target["dense"].float())
@@ -185,7 +227,7 @@ class RoiFusionLoss(nn.Module):
     def _provenance(
         fused: torch.Tensor, gate: torch.Tensor, image: torch.Tensor, weight: torch.Tensor, head: torch.Tensor
     ) -> torch.Tensor:
-        """Cross entropy of the gate against the target's own share of the MRI, and the mean square of the residual."""
+        """Cross entropy of the gate against the share of the MRI in the target, plus the mean square of the residual."""
         gate = gate.clamp(1e-4, 1 - 1e-4)
         mri, ct = fusion_sources(image)
         residual = fused - (gate * mri + (1 - gate) * ct)

@@ -1,17 +1,20 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Head, bone, brain and hyperdense masks from CT numbers: deterministic, by thresholds and morphology in millimetres.
 
-All functions take arrays ``[X, Y, Z]`` whose last axis is the slice axis and `spacing_mm` along the same axes. These masks
-stand in where a case brings none of its own; they are the only source of evaluation regions beside the user's files.
+All functions take arrays ``[X, Y, Z]`` whose last axis is the slice axis, and `spacing_mm`, the voxel size along the same axes
+in mm. The masks are used for cases that come without their own; evaluation regions come from these functions or from the user's
+files, never from the network.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.morphology import isotropic_dilation, isotropic_erosion, remove_small_objects
 
 __all__ = ["bone_mask", "brain_mask", "cranial_masks", "fill_slices", "head_mask", "hyperdense_mask", "largest_component"]
 
@@ -19,36 +22,46 @@ _FULL_CONNECTION = ndimage.generate_binary_structure(3, 3)
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """The largest 6-connected part of a boolean array; all false where it is empty."""
+    """Largest 6-connected component of a boolean array; all false where the array is empty.
+
+    Example:
+        >>> largest_component(np.array([True, False, True, True])).tolist()
+        [False, False, True, True]
+    """
     parts, count = ndimage.label(mask)
     if count < 2:
         return mask
     return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def _disk(radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
-    """In-plane disk as a structuring element ``[a, b, 1]``."""
-    reach = [int(radius_mm / s) for s in spacing_mm[:2]]
-    x, y = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-    return (((x * spacing_mm[0]) ** 2 + (y * spacing_mm[1]) ** 2) <= radius_mm**2 + 1e-6)[..., None]
-
-
 def _grow(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
-    """In-plane dilation by `radius_mm`; exact at any radius because it thresholds a distance."""
-    sampling = spacing_mm[:2]
+    """In-plane dilation by `radius_mm`, exact at any radius."""
     out = np.zeros_like(mask)
     for k in np.flatnonzero(mask.any((0, 1))):
-        out[..., k] = ndimage.distance_transform_edt(~mask[..., k], sampling=sampling) <= radius_mm
+        out[..., k] = isotropic_dilation(mask[..., k], radius_mm, spacing=spacing_mm[:2])
     return out
 
 
 def _shrink(mask: np.ndarray, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
     """In-plane erosion by `radius_mm`; the border of the image does not erode."""
-    return ~_grow(~mask, radius_mm, spacing_mm)
+    out = mask.copy()
+    for k in np.flatnonzero(~mask.all((0, 1))):
+        out[..., k] = isotropic_erosion(mask[..., k], radius_mm, spacing=spacing_mm[:2])
+    return out
 
 
 def fill_slices(mask: np.ndarray) -> np.ndarray:
-    """Holes filled slice by slice."""
+    """Fill holes slice by slice.
+
+    Args:
+        mask: boolean, ``[X, Y, Z]``.
+
+    Example:
+        >>> ring = np.ones((3, 3, 1), bool)
+        >>> ring[1, 1] = False
+        >>> bool(fill_slices(ring).all())
+        True
+    """
     return np.stack([ndimage.binary_fill_holes(mask[..., k]) for k in range(mask.shape[-1])], -1)
 
 
@@ -58,10 +71,19 @@ def head_mask(
     """The head without table and head holder: thresholded, opened, largest component, holes filled slice by slice.
 
     Args:
-        volume: CT in HU, or an MRI.
-        spacing_mm: voxel size along the array axes.
+        volume: CT in HU, or an MRI, ``[X, Y, Z]``.
+        spacing_mm: voxel size along the array axes, in mm.
         modality: ``"ct"`` thresholds at `threshold_hu`, ``"mri"`` at Otsu's threshold.
-        threshold_hu: lowest CT number of the head.
+        threshold_hu: lowest CT number of the head, in HU.
+
+    Returns:
+        Boolean mask of the same shape.
+
+    Example:
+        >>> ct = np.full((40, 40, 3), -1000.0)
+        >>> ct[10:30, 10:30] = 40
+        >>> int(head_mask(ct, (1.0, 1.0, 5.0)).sum())
+        1200
     """
     if modality == "ct":
         tissue = volume > threshold_hu
@@ -77,10 +99,10 @@ def head_mask(
 
 
 def _bone_threshold(ct_hu: np.ndarray, spacing_mm: Sequence[float], lowest_hu: float) -> np.ndarray:
-    """Half way between soft tissue and the densest bone within 5 mm, from `lowest_hu` to 600 HU.
+    """Local threshold in HU: half way between soft tissue and the densest bone within 5 mm, from `lowest_hu` to 600 HU.
 
-    One threshold for all bone is too low for the dense tables of the skull, which then swell by the partial volume of thick
-    slices, or too high for thin bone, which disappears.
+    A single threshold for all bone is either too low for the dense tables of the skull, which then grow by the partial volume
+    of thick slices, or too high for thin bone, which disappears.
     """
     smooth = ndimage.gaussian_filter(np.clip(ct_hu, -1000, 2000).astype(np.float32), [0.5 / s for s in spacing_mm[:2]] + [0])
     densest = ndimage.maximum_filter(smooth, size=[2 * int(5 / s) + 1 for s in spacing_mm[:2]] + [1])
@@ -90,14 +112,24 @@ def _bone_threshold(ct_hu: np.ndarray, spacing_mm: Sequence[float], lowest_hu: f
 def bone_mask(
     ct_hu: np.ndarray, head: np.ndarray, *, threshold_hu: float = 350.0, spacing_mm: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Skull and facial bone inside the head, without specks of under four voxels.
+    """Skull and facial bone inside the head, without components of fewer than four voxels.
 
     Args:
-        ct_hu: CT in HU. A CT whose display window saturates below 1000 HU counts as bone where it is saturated.
-        head: from :func:`head_mask`.
-        threshold_hu: lowest CT number of bone.
-        spacing_mm: voxel size along the array axes; with it the threshold follows the density of the bone nearby, and the
-            marrow between the tables of the skull is filled.
+        ct_hu: CT in HU, ``[X, Y, Z]``. A CT whose display window saturates below 1000 HU counts as bone where it is saturated.
+        head: boolean mask from :func:`head_mask`.
+        threshold_hu: lowest CT number of bone, in HU.
+        spacing_mm: voxel size along the array axes, in mm. If given, the threshold follows the density of the bone nearby, and
+            the marrow between the tables of the skull is filled.
+
+    Returns:
+        Boolean mask of the same shape.
+
+    Example:
+        >>> ct = np.full((20, 20, 3), 40.0)
+        >>> ct[5:8] = 1200
+        >>> ct[15, 15, 1] = 1200  # a single voxel
+        >>> int(bone_mask(ct, ct > 0).sum()) == 3 * 20 * 3
+        True
     """
     top = float(ct_hu.max(initial=-1000))
     if top < 1000 and np.count_nonzero(head & (ct_hu >= top)) > 0.005 * max(int(head.sum()), 1):
@@ -106,19 +138,14 @@ def bone_mask(
     if spacing_mm is not None and bone.any():
         core = head & (ct_hu > _bone_threshold(ct_hu, spacing_mm, threshold_hu))
         bone &= core | _shrink(_grow(core, 3.0, spacing_mm), 3.0, spacing_mm)
-    parts, count = ndimage.label(bone, _FULL_CONNECTION)
-    if not count:
-        return bone
-    large = np.bincount(parts.ravel()) >= 4
-    large[0] = False
-    return large[parts]
+    return remove_small_objects(bone, max_size=3, connectivity=3)
 
 
 def _enclosed(bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.0) -> np.ndarray:
-    """What bone encloses in each slice, itself included, when gaps of up to `gap_mm` are closed.
+    """Space that bone encloses in each slice, bone included, with gaps of up to `gap_mm` closed.
 
-    Gaps are closed in three dimensions, because one open slice (orbits, a thin or cut bone) would part the brain in two; and on
-    pixels of about 2 mm, which is as exact as a bridge across a gap can be.
+    Gaps are closed in three dimensions, because a single open slice (orbits, thin or cut bone) would divide the brain; and on
+    pixels of about 2 mm, which is as accurate as a bridge across a gap can be.
     """
     factor = [max(1, round(2 / s)) for s in spacing_mm[:2]]
     shape = bone.shape
@@ -136,19 +163,22 @@ def _enclosed(bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.
 
 
 def brain_mask(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """The intracranial space: what the closed skull encloses in each slice, opened to cut it off at orbits and canals.
+    """The intracranial space: the space that the closed skull encloses in each slice, cut off at orbits and canals.
 
     Args:
-        ct_hu: CT in HU.
-        bone: from :func:`bone_mask`.
-        head: from :func:`head_mask`.
-        spacing_mm: voxel size along the array axes.
+        ct_hu: CT in HU, ``[X, Y, Z]``.
+        bone: boolean mask from :func:`bone_mask`.
+        head: boolean mask from :func:`head_mask`.
+        spacing_mm: voxel size along the array axes, in mm.
+
+    Returns:
+        Boolean mask of the same shape, without bone; empty where nothing is enclosed.
     """
     return _filled_brain(ct_hu, bone, head, spacing_mm) & ~bone
 
 
 def _filled_brain(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """:func:`brain_mask` with what dense things lie inside it."""
+    """:func:`brain_mask` including the dense structures inside it."""
     if not bone.any():
         return np.zeros_like(bone)
     soft = ndimage.gaussian_filter(np.clip(ct_hu, -200, 200).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
@@ -165,16 +195,24 @@ def cranial_masks(
     bone: np.ndarray | None = None,
     brain: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bone and brain together: what is dense but lies loose in the brain (calcium, a clip) belongs to the brain.
+    """Bone and brain of a head; a dense structure that lies isolated in the brain (calcium, a clip) counts as brain.
 
     Args:
         ct_hu: CT in HU, ``[X, Y, Z]``.
-        head: from :func:`head_mask`.
-        spacing_mm: voxel size along the array axes.
-        bone, brain: masks that the user has; they stay, but for brain where bone is.
+        head: boolean mask from :func:`head_mask`.
+        spacing_mm: voxel size along the array axes, in mm.
+        bone, brain: the user's own masks, which are kept, except that bone is removed from the brain.
 
     Returns:
-        Bone and brain, boolean, disjoint; empty where nothing is found.
+        Bone and brain, boolean masks that do not overlap; empty where nothing is found.
+
+    Example:
+        >>> x, y = np.mgrid[-60:61, -60:61]
+        >>> radius = np.hypot(x, y)[..., None] * np.ones(3)
+        >>> ct = np.select([radius < 45, radius < 52, radius < 58], [35.0, 1000.0, 20.0], -1000.0)
+        >>> bone, brain = cranial_masks(ct, head_mask(ct, (1.0, 1.0, 5.0)), (1.0, 1.0, 5.0))
+        >>> bool(bone[radius == 48].all()), bool(brain[radius < 40].all()), bool((bone & brain).any())
+        (True, True, False)
     """
     if bone is not None or brain is not None:
         bone = bone_mask(ct_hu, head, spacing_mm=spacing_mm) if bone is None else bone
@@ -193,16 +231,29 @@ def cranial_masks(
 def hyperdense_mask(
     ct_hu: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[float], *, threshold_hu: float = 60.0
 ) -> np.ndarray:
-    """Acute blood and calcium: smoothed CT above `threshold_hu`, 3 mm or more inside the brain, 0.02 mL or more.
+    """Acute blood and calcium: smoothed CT above `threshold_hu`, at least 3 mm inside the brain and at least 0.02 mL.
 
-    The margin keeps out voxels that are half skull.
+    The margin excludes voxels that are partly skull.
+
+    Args:
+        ct_hu: CT in HU, ``[X, Y, Z]``.
+        brain: boolean mask of the brain, holes filled.
+        spacing_mm: voxel size along the array axes, in mm.
+        threshold_hu: lowest CT number of blood, in HU.
+
+    Returns:
+        Boolean mask of the same shape.
+
+    Example:
+        >>> ct = np.full((30, 30, 3), 35.0)
+        >>> ct[10:16, 10:16] = 75
+        >>> brain = np.zeros(ct.shape, bool)
+        >>> brain[2:28, 2:28] = True
+        >>> bool(hyperdense_mask(ct, brain, (1.0, 1.0, 5.0))[12:14, 12:14].all())
+        True
     """
     inner = _shrink(brain, 3.0, spacing_mm)
     smooth = ndimage.gaussian_filter(np.clip(ct_hu, -200, 400).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
     dense = inner & (smooth > threshold_hu)
-    parts, count = ndimage.label(dense, ndimage.generate_binary_structure(3, 2))
-    if not count:
-        return dense
-    large = np.bincount(parts.ravel()) * float(np.prod(spacing_mm)) / 1000 >= 0.02
-    large[0] = False
-    return large[parts]
+    least_voxels = math.ceil(0.02 * 1000 / float(np.prod(spacing_mm)))
+    return remove_small_objects(dense, max_size=least_voxels - 1, connectivity=2)

@@ -17,80 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import InputError
+from .blocks import FLAT, FULL, Block, Pyramid, double_plane, fold_plane, unfold_plane
+from .channels import RAW_CHANNELS, split_raw
 from .intensity import fusion_sources
 
-__all__ = [
-    "CT_CLASSES",
-    "OUTPUT_CHANNELS",
-    "PRECISIONS",
-    "RAW_CHANNELS",
-    "Pyramid",
-    "RoiFusionNet",
-    "autocast_for",
-    "contrast_facts",
-    "unfold_plane",
-]
-
-PRECISIONS = ("auto", "bf16", "fp32")
-
-
-#: Channels of ``forward`` and ``denoise``.
-OUTPUT_CHANNELS = ("fused", "lesion_logit", "brain_logit", "bone_logit", "gate")
-
-
-#: Channels of ``raw``; guidance moves the lesion, gate and residual logits.
-RAW_CHANNELS = ("lesion_logit", "brain_logit", "bone_logit", "gate_logit", "residual_logit")
-
-
-_FLAT, _FULL = (1, 3, 3), (3, 3, 3)
-
-
-def autocast_for(precision: str, device: torch.device) -> torch.autocast:
-    """The context that the network's passes run in.
-
-    Args:
-        precision: ``auto`` is bfloat16 on CUDA and float32 elsewhere; ``bf16`` and ``fp32`` force one. On a processor with
-            AVX-512 BF16 or AMX bfloat16 passes take half as long or less.
-        device: of the tensors.
-
-    Raises:
-        InputError: for another word.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-    half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each voxel, ``[B, C, Z, X, Y]``."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.permute(0, 2, 3, 4, 1)  # [B, Z, X, Y, C]: contiguous already in channels_last_3d
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 4, 1, 2, 3)
-
-
-class _Block(nn.Module):
-    """Pre-activation residual block, modulated by an embedding (FiLM, Perez et al. 2018)."""
-
-    def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int, int], embedding: int) -> None:
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.norm1 = _ChannelNorm(channels_in)
-        self.conv1 = nn.Conv3d(channels_in, channels_out, kernel, padding=padding)
-        self.film = nn.Linear(embedding, 2 * channels_out)
-        self.norm2 = _ChannelNorm(channels_out)
-        self.conv2 = nn.Conv3d(channels_out, channels_out, kernel, padding=padding)
-        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        for zero in (self.film.weight, self.film.bias, self.conv2.weight):
-            nn.init.zeros_(zero)
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        scale, shift = self.film(embedding)[:, :, None, None, None].chunk(2, dim=1)
-        return self.skip(x) + self.conv2(F.silu(h * (1 + scale) + shift))
-
+__all__ = ["CT_CLASSES", "RoiFusionNet", "contrast_facts"]
 
 #: Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
 CT_CLASSES = (-2.1, -1.6, -1.0, -0.35, 0.4, 1.7)
@@ -139,56 +70,8 @@ class _ContrastDescriptor(nn.Module):
         return self.layers(facts.to(self.centres.dtype))
 
 
-def _fold_plane(x: torch.Tensor) -> torch.Tensor:
-    """Space to depth in plane: ``[B, C, Z, X, Y]`` → ``[B, 4C, Z, X/2, Y/2]``."""
-    b, c, z, h, w = x.shape
-    x = x.reshape(b, c, z, h // 2, 2, w // 2, 2).permute(0, 4, 6, 1, 2, 3, 5)  # [B, 2, 2, C, Z, X/2, Y/2]
-    return x.reshape(b, 4 * c, z, h // 2, w // 2).contiguous(memory_format=torch.channels_last_3d)
-
-
-def unfold_plane(x: torch.Tensor) -> torch.Tensor:
-    """Inverse of :func:`_fold_plane`."""
-    b, c, z, h, w = x.shape
-    x = x.reshape(b, 2, 2, c // 4, z, h, w).permute(0, 3, 4, 5, 1, 6, 2)  # [B, C/4, Z, X/2, 2, Y/2, 2]
-    return x.reshape(b, c // 4, z, 2 * h, 2 * w)
-
-
-def _double_plane(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=[1.0, 2.0, 2.0], mode="nearest")
-
-
-class Pyramid(nn.Module):
-    """U-Net over the image pair; returns its decoder's features at half, quarter and eighth in-plane resolution."""
-
-    def __init__(self, inputs: int, widths: list[int], embedding: int) -> None:
-        super().__init__()
-        kernels = [_FLAT, _FLAT] + [_FULL] * (len(widths) - 2)
-        self.stem = nn.Conv3d(4 * inputs, widths[0], _FLAT, padding=(0, 1, 1))
-        self.down = nn.ModuleList([_Block(w, w, k, embedding) for w, k in zip(widths[:-1], kernels)])
-        self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(widths)])
-        self.bottom = nn.ModuleList([_Block(widths[-1], widths[-1], _FULL, embedding) for _ in range(2)])
-        pairs = list(zip(widths[:-1], widths[1:], kernels))[::-1]
-        self.grow = nn.ModuleList([nn.Conv3d(deep, wide, 1) for wide, deep, _ in pairs])
-        self.up = nn.ModuleList([_Block(2 * wide, wide, k, embedding) for wide, _, k in pairs])
-
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> list[torch.Tensor]:
-        h = self.stem(_fold_plane(x))
-        skips: list[torch.Tensor] = []
-        for block, shrink in zip(self.down, self.shrink):
-            h = block(h, embedding)
-            skips.append(h)
-            h = shrink(h)
-        for block in self.bottom:
-            h = block(h, embedding)
-        features: list[torch.Tensor] = []
-        for grow, block in zip(self.grow, self.up):
-            h = block(torch.cat([_double_plane(grow(h)), skips.pop()], dim=1), embedding)
-            features.insert(0, h)
-        return features[:3]
-
-
 class RoiFusionNet(nn.Module):
-    """Predicts the clean state x₀ = [F, S] from a noisy one and the image pair.
+    """Predicts the clean state x₀ = [F, S] from a noisy state and the image pair.
 
     The fused image is a gated blend plus a bounded residual, ``F = g·M + (1 - g)·C' + ρ·tanh(r)``: detail passes at full
     resolution, the gate g is the share of the MRI, ρ bounds what can come from neither, and C' is the CT with its bone
@@ -203,16 +86,26 @@ class RoiFusionNet(nn.Module):
         detail_channels: width of the full-resolution head.
         residual_bound: ρ in normalised units (standard deviations over the head).
         num_train_timesteps: number of diffusion steps that ``t`` counts.
-        window_centre, window_width: the stroke window in normalised CT units: where 40 HU lies in an ordinary head and how
-            far 20 and 60 HU are apart. It is soft, because mean and deviation differ a little from head to head.
+        window_centre, window_width: stroke window in normalised CT units: the position of 40 HU in an ordinary head, and the
+            distance from 20 to 60 HU. The window is soft, because mean and deviation differ a little from head to head.
 
-    ``forward(image [B, 2, X, Y, Z]) → [B, 5, X, Y, Z]`` with the channels of :data:`OUTPUT_CHANNELS` is deterministic: it
-    denoises x_T = 0 at the last timestep. Any spatial shape is padded inside and cropped back.
+    ``forward(image [B, 2, X, Y, Z]) → [B, 5, X, Y, Z]`` with the channels of
+    :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS` is deterministic: it denoises x_T = 0 at the last timestep. Any spatial
+    shape is padded inside and cropped back.
+
+    Raises:
+        ValueError: for too few or negative widths.
+
+    Example:
+        >>> network = RoiFusionNet(channels=(8, 8, 8, 8), denoiser_channels=(4, 4, 4))
+        >>> network(torch.randn(1, 2, 20, 24, 3)).shape
+        torch.Size([1, 5, 20, 24, 3])
     """
 
     window: torch.Tensor
     temperature: torch.Tensor
     threshold: torch.Tensor
+    volume_quantile: torch.Tensor
 
     def __init__(
         self,
@@ -234,8 +127,8 @@ class RoiFusionNet(nn.Module):
         self.num_train_timesteps = int(num_train_timesteps)
         self.residual_bound = float(residual_bound)
         self.divisor = 2 ** len(widths)
-        #: How far a result sees, for :mod:`~roi_fusion.core.tiles`: two slices for each deep block of the pyramid; for the
-        #: denoiser's five blocks, stem and head 44 voxels in plane, up to what all levels halve, and six slices.
+        #: Receptive field on each side, for :mod:`~roi_fusion.core.tiles`: two slices for each deep block of the pyramid; 44
+        #: voxels in plane (rounded up to what all levels halve) and six slices for blocks, stem and head of the denoiser.
         self.encode_margin = 2 * (2 * (len(widths) - 3) + 2)
         reach = 44 + -44 % self.divisor
         self.decode_margin = (reach, reach, 6)
@@ -244,7 +137,7 @@ class RoiFusionNet(nn.Module):
         # Fitted on validation cases after training and stored with the weights: probability = σ(logit / temperature).
         self.register_buffer("temperature", torch.ones(1))
         self.register_buffer("threshold", torch.full((1,), 0.5))
-        # Of the conformal interval of the lesion volume, see calibration.py; -1 until it is fitted.
+        # Quantile of the conformal interval of the lesion volume, see metrics/calibration.py; -1 until it is fitted.
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
         self.descriptor = _ContrastDescriptor(embedding_channels)
@@ -255,51 +148,64 @@ class RoiFusionNet(nn.Module):
             nn.Linear(embedding_channels, embedding_channels),
             nn.SiLU(),
         )
-        self.stem = nn.Conv3d(8, small[0], _FLAT, padding=(0, 1, 1))  # noisy F and S, folded
+        self.stem = nn.Conv3d(8, small[0], FLAT, padding=(0, 1, 1))  # noisy F and S, folded
         self.inject = nn.ModuleList([nn.Conv3d(w, s, 1) for w, s in zip(widths, small)])
-        self.down = nn.ModuleList([_Block(s, s, k, embedding_channels) for s, k in zip(small, (_FLAT, _FULL, _FULL))])
+        self.down = nn.ModuleList([Block(s, s, k, embedding_channels) for s, k in zip(small, (FLAT, FULL, FULL))])
         self.shrink = nn.ModuleList([nn.Conv3d(a, b, (1, 2, 2), stride=(1, 2, 2)) for a, b in pairwise(small)])
         self.grow = nn.ModuleList([nn.Conv3d(small[2], small[1], 1), nn.Conv3d(small[1], small[0], 1)])
         self.up = nn.ModuleList(
-            [_Block(small[1], small[1], _FULL, embedding_channels), _Block(small[0], small[0], _FLAT, embedding_channels)]
+            [Block(small[1], small[1], FULL, embedding_channels), Block(small[0], small[0], FLAT, embedding_channels)]
         )
         # Full-resolution head: unfolded features beside the inputs themselves, so that borders stay one voxel sharp.
         self.spread = nn.Conv3d(small[0] + widths[0], 4 * (detail_channels // 2), 1)
-        self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, _FLAT, padding=(0, 1, 1))
-        self.refine = nn.Conv3d(detail_channels, detail_channels, _FLAT, padding=(0, 1, 1))
+        self.detail = nn.Conv3d(detail_channels // 2 + 5, detail_channels, FLAT, padding=(0, 1, 1))
+        self.refine = nn.Conv3d(detail_channels, detail_channels, FLAT, padding=(0, 1, 1))
         self.out = nn.Conv3d(detail_channels, len(RAW_CHANNELS), 1)
         bias = torch.zeros(len(RAW_CHANNELS))
-        bias[0] = -3.0  # lesions are rare
+        bias[RAW_CHANNELS.index("lesion")] = -3.0  # lesions are rare
         self.out.bias = nn.Parameter(bias)
         nn.init.zeros_(self.out.weight)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
-        """The contrast of a whole pair ``[B, 2, X, Y, Z]`` → ``[B, E]``, for :meth:`encode` of its patches."""
+        """Describe the contrast of a whole pair, for :meth:`encode` of the pair or of its patches.
+
+        Args:
+            image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
+
+        Returns:
+            Embedding ``[B, E]``.
+        """
         return self.descriptor(contrast_facts(image, self.descriptor.centres))
 
     def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
-        """What does not change between diffusion steps: the padded input and the pyramid's features, depth first.
+        """Features that do not change between diffusion steps: the padded input and those of the pyramid, depth first.
 
         Args:
             image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
-            description: from :meth:`describe`, of the same images or of the volumes that they were cut from.
+            description: embedding from :meth:`describe` of the same images, or of the volumes that they were cropped from.
+
+        Returns:
+            Four tensors ``[B, C, Z, X', Y']`` with the plane padded and 1, 2, 4 and 8 times smaller.
         """
         window = torch.tanh((image[:, 1:2] - self.window[0]) / (0.5 * self.window[1]))
         x = self._inward(torch.cat([image, window], dim=1))
         return [x] + self.pyramid(x, description)
 
     def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Logits ``[B, 5, X, Y, Z]`` with the channels of :data:`RAW_CHANNELS`.
+        """Predict raw logits from features and a noisy state.
 
         Args:
             features: from :meth:`encode`.
             x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
             t: timesteps ``[B]``.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.RAW_CHANNELS`.
         """
         embedding = self._embed_time(t)
         noisy = self._inward(x_t)
-        h = self.stem(_fold_plane(noisy))
+        h = self.stem(fold_plane(noisy))
         skips: list[torch.Tensor] = []
         for i, (inject, block) in enumerate(zip(self.inject, self.down)):
             h = block(h + inject(features[i + 1]), embedding)
@@ -309,36 +215,51 @@ class RoiFusionNet(nn.Module):
                     h = shrink(h)
         h = skips.pop()
         for grow, block in zip(self.grow, self.up):
-            h = block(skips.pop() + _double_plane(grow(h)), embedding)
+            h = block(skips.pop() + double_plane(grow(h)), embedding)
         h = self.spread(F.silu(torch.cat([h, features[1]], dim=1)))
         h = torch.cat([unfold_plane(h), features[0], noisy], dim=1).contiguous(memory_format=torch.channels_last_3d)
         h = self.out(F.silu(self.refine(F.silu(self.detail(h)))))
         return h.permute(0, 1, 3, 4, 2)[:, :, : x_t.shape[2], : x_t.shape[3]]  # [B, 5, X, Y, Z]
 
     def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
-        """Logits → ``[B, 5, X, Y, Z]`` with the channels of :data:`OUTPUT_CHANNELS`; outside the head F is exactly 0."""
-        raw = raw.float()
-        gate = torch.sigmoid(raw[:, 3:4])
-        residual = self.residual_bound * torch.tanh(raw[:, 4:5])
-        head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
+        """Compose the fused image and the gate from raw logits; outside the head F is exactly 0.
+
+        Args:
+            image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
+            raw: logits from :meth:`decode`, ``[B, 5, X, Y, Z]``.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
+        """
+        logits = split_raw(raw.float())
+        gate = torch.sigmoid(logits.gate)
+        residual = self.residual_bound * torch.tanh(logits.residual)
+        head = (image != 0).any(dim=1, keepdim=True).to(gate.dtype)
         mri, ct = fusion_sources(image)
         fused = (gate * mri + (1 - gate) * ct + residual) * head
-        return torch.cat([fused, raw[:, 0:3], gate], dim=1)
+        return torch.cat([fused, logits.lesion, logits.brain, logits.bone, gate], dim=1)
 
     def lesion_probability(self, lesion_logit: torch.Tensor, brain_logit: torch.Tensor) -> torch.Tensor:
-        """The lesion head's, by the temperature, times the brain head's: a stroke lesion lies in the brain."""
+        """Calibrated lesion probability times the probability of brain: a stroke lesion lies in the brain.
+
+        Args:
+            lesion_logit, brain_logit: logits of the two heads, any shape.
+        """
         return torch.sigmoid(lesion_logit.float() / self.temperature) * torch.sigmoid(brain_logit.float())
 
     def denoise(
         self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The training form: the clean state and the heads from a noisy state, channels of :data:`OUTPUT_CHANNELS`.
+        """Predict the clean state and all heads from a noisy state, as training does.
 
         Args:
             x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
-            image: whole volumes, or crops of them.
+            image: normalised MRI and CT of whole heads or of crops, ``[B, 2, X, Y, Z]``.
             t: timesteps ``[B]``.
-            facts: of the volumes that crops were cut from, by :func:`contrast_facts`; None takes those of `image`.
+            facts: output of :func:`contrast_facts` for the volumes that crops were cut from; None computes it from `image`.
+
+        Returns:
+            ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
         """
         if facts is None:
             facts = contrast_facts(image, self.descriptor.centres)

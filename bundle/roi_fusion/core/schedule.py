@@ -2,8 +2,9 @@
 """Noise levels from MONAI's schedulers and exact deterministic stepping between them.
 
 Every schedule is a pair (a_t, s_t) with x_t = a_t·x₀ + s_t·ε. The sampler steps between its own consecutive timesteps with
-these pairs. One-step coefficients on a strided list of timesteps leave x near noise whatever the network predicts, and MONAI's
-own ``DDIMScheduler.step`` goes to ``t - 1000 // n`` while its timesteps are spaced by ``linspace(999, 0, n)``.
+these pairs. Coefficients for one training step, applied to a strided list of timesteps, would leave x near noise whatever the
+network predicts; and MONAI's own ``DDIMScheduler.step`` goes to ``t - 1000 // n`` although its timesteps are spaced by
+``linspace(999, 0, n)``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ Scheduler = DDIMScheduler | RFlowScheduler
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level: the timestep that the network is told, and x_t = signal·x₀ + noise·ε."""
+    """One noise level, x_t = signal·x₀ + noise·ε.
+
+    Attributes:
+        t: timestep that the network is given.
+        signal, noise: weights of the clean state and of the noise.
+    """
 
     t: float
     signal: float
@@ -31,7 +37,11 @@ class Level:
 
 
 def make_scheduler(name: str = "ddim", num_train_timesteps: int = 1000) -> Scheduler:
-    """``"ddim"``: linear betas, x₀ prediction, no clipping. ``"rflow"``: rectified flow.
+    """MONAI's noise scheduler by name.
+
+    Args:
+        name: ``"ddim"`` (linear betas, x₀ prediction, no clipping) or ``"rflow"`` (rectified flow).
+        num_train_timesteps: number of timesteps of the training.
 
     Raises:
         InputError: for another name.
@@ -44,7 +54,15 @@ def make_scheduler(name: str = "ddim", num_train_timesteps: int = 1000) -> Sched
 
 
 def signal_and_noise(scheduler: Scheduler, t: float) -> tuple[float, float]:
-    """(a_t, s_t) of a scheduler at timestep `t`: (√ᾱ_t, √(1 - ᾱ_t)), or (1 - t/T, t/T) for rectified flow."""
+    """Weights (a_t, s_t) of signal and noise at timestep `t`: (√ᾱ_t, √(1 - ᾱ_t)), or (1 - t/T, t/T) for rectified flow.
+
+    Raises:
+        InputError: for a scheduler that clips x₀.
+
+    Example:
+        >>> signal_and_noise(make_scheduler("rflow"), 250)
+        (0.75, 0.25)
+    """
     if isinstance(scheduler, RFlowScheduler):
         share = float(t) / scheduler.num_train_timesteps
         return 1.0 - share, share
@@ -55,10 +73,18 @@ def signal_and_noise(scheduler: Scheduler, t: float) -> tuple[float, float]:
 
 
 def inference_levels(scheduler: Scheduler, num_inference_steps: int) -> list[Level]:
-    """The levels of a sampling run, noisiest first, at the scheduler's own timesteps.
+    """Noise levels of a sampling run at the scheduler's own timesteps, noisiest first.
+
+    Args:
+        scheduler: from :func:`make_scheduler`.
+        num_inference_steps: number of steps, 1…``num_train_timesteps``.
 
     Raises:
-        InputError: when the number of steps is not within 1…``num_train_timesteps``.
+        InputError: when the number of steps is out of range or not whole.
+
+    Example:
+        >>> [level.t for level in inference_levels(make_scheduler("ddim"), 4)]
+        [999.0, 666.0, 333.0, 0.0]
     """
     if not 1 <= int(num_inference_steps) <= scheduler.num_train_timesteps or int(num_inference_steps) != num_inference_steps:
         raise InputError(
@@ -77,13 +103,19 @@ def sample(
     """Deterministic sampling (DDIM with η = 0, Song et al. 2021; for rectified flow Euler's method, Liu et al. 2023).
 
     Args:
-        predict_x0: ``(x_t, level) → x₀`` of the same shape.
-        noise: the start x_T ~ N(0, I).
-        levels: from :func:`inference_levels`; the last step goes to (1, 0), the clean state.
+        predict_x0: denoiser ``(x_t, level) → x₀`` of the same shape.
+        noise: start x_T ~ N(0, I), any shape.
+        levels: from :func:`inference_levels`; the last step goes to the clean state (signal 1, noise 0).
         on_step: called as ``(step, level, x_t, x₀)`` after each prediction.
 
     Returns:
-        The clean state.
+        The clean state, shape of `noise`.
+
+    Example:
+        >>> levels = inference_levels(make_scheduler("rflow"), 3)
+        >>> clean = torch.tensor([1.0, -2.0])
+        >>> torch.allclose(sample(lambda x, level: clean, torch.randn(2), levels), clean)
+        True
     """
     x = noise
     clean = [Level(0.0, 1.0, 0.0)]

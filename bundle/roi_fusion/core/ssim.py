@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Structural similarity (Wang et al. 2004) in a region: one differentiable map that loss and metrics share."""
+"""Structural similarity (Wang et al. 2004) in a region: one differentiable map that loss, guidance and metrics share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,22 @@ _BLOCK = 48
 
 
 def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Normalised 1-D Gaussian of `window_size` taps.
+    """Normalised 1-D Gaussian window.
+
+    Args:
+        window_size: number of taps, odd.
+        sigma: standard deviation in voxels.
+        dtype, device: of the result.
+
+    Returns:
+        ``[window_size]``, sum 1.
 
     Raises:
-        ValueError: when the window is not odd and positive or sigma not positive.
+        ValueError: when `window_size` is not odd and positive, or `sigma` not positive.
+
+    Example:
+        >>> gaussian_window(3, 0.5, torch.float32, torch.device("cpu"))
+        tensor([0.1065, 0.7870, 0.1065])
     """
     if window_size < 1 or window_size % 2 == 0:
         raise ValueError(f"window_size: expected an odd positive number, got {window_size}")
@@ -29,9 +41,9 @@ def gaussian_window(window_size: int, sigma: float, dtype: torch.dtype, device: 
 
 
 def _blur_matrix(size: int, window: torch.Tensor, reflect: bool) -> torch.Tensor:
-    """``[size, size]`` matrix that blurs one axis; outside the image lie zeros, or its mirror image.
+    """``[size, size]`` matrix that blurs one axis; the image is padded with zeros, or mirrored when `reflect` is set.
 
-    A product with a banded matrix is several times faster on a CPU than a one-channel convolution, forwards and backwards.
+    A product with a banded matrix is several times faster on a CPU than a one-channel convolution, forward and backward.
     """
     half = len(window) // 2
     rows = torch.arange(size, device=window.device)[:, None]
@@ -47,7 +59,7 @@ def _blur_matrix(size: int, window: torch.Tensor, reflect: bool) -> torch.Tensor
 
 
 def _banded_products(x: torch.Tensor, along_x: torch.Tensor, along_y: torch.Tensor, half: int) -> torch.Tensor:
-    """``along_x · x · along_yᵀ`` for ``[..., X, Y]``, leaving out the zeros far from the diagonals."""
+    """``along_x · x · along_yᵀ`` for ``[..., X, Y]``, skipping the zeros far from the diagonals."""
     out = torch.empty_like(x)
     for start in range(0, x.shape[-1], _BLOCK):
         rows = slice(start, start + _BLOCK)
@@ -62,7 +74,7 @@ def _banded_products(x: torch.Tensor, along_x: torch.Tensor, along_y: torch.Tens
 
 
 class _Blur(torch.autograd.Function):
-    """:func:`_banded_products`; its gradient is the same with transposed matrices."""
+    """:func:`_banded_products` with its gradient, which is the same product with transposed matrices."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, along_x: torch.Tensor, along_y: torch.Tensor, half: int) -> torch.Tensor:
@@ -88,7 +100,7 @@ class _Window:
         return _Blur.apply(x, self.along_x, self.along_y, self.half)
 
     def transposed(self, x: torch.Tensor) -> torch.Tensor:
-        """What a gradient by the windows' means is by the image itself."""
+        """Backpropagate through the window: gradient with respect to the means → gradient with respect to the image."""
         return _banded_products(x, self.along_x.mT, self.along_y.mT, self.half)
 
 
@@ -101,18 +113,33 @@ def ssim_map(
     window_size: int = 11,
     sigma: float = 1.5,
 ) -> torch.Tensor:
-    """SSIM at every voxel, with in-plane windows.
+    """SSIM at every voxel, with in-plane Gaussian windows. Differentiable.
 
-    With `roi`, window statistics come from its voxels only, as a normalised convolution ``G∗(m·x) / G∗m``: what lies
-    outside cannot change a value inside, and a copy scores exactly 1. Without, windows are ordinary and mirror at the border.
+    With `roi`, window statistics come from voxels of the region only, as a normalised convolution ``G∗(m·x) / G∗m``: voxels
+    outside cannot change a value inside, and a copy scores exactly 1. Without `roi`, ordinary windows are used, and the image
+    is mirrored at its border.
 
     Args:
-        a, b: ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``; windows lie in X, Y.
-        roi: 0/1, same shape. Values of the map outside it mean nothing.
-        data_range: span of the reference's intensities.
+        a, b: images to compare, ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``; windows lie in X and Y.
+        roi: 0/1 mask of the same shape. Values of the map outside the mask are meaningless.
+        data_range: span of the intensities of the reference image.
+        window_size: number of taps of the window, odd.
+        sigma: standard deviation of the window in voxels.
 
     Returns:
-        The map, shape of `a`.
+        SSIM map of the shape of `a`.
+
+    Raises:
+        ValueError: when `window_size` is not odd and positive, or `sigma` not positive.
+
+    Example:
+        >>> a = torch.linspace(0, 1, 256).reshape(1, 1, 16, 16)
+        >>> round(float(ssim_map(a, torch.full_like(a, 0.5)).mean()), 1)
+        0.1
+        >>> roi = torch.zeros_like(a); roi[..., :8] = 1
+        >>> b = torch.where(roi > 0, a, torch.zeros_like(a))  # a copy inside the region
+        >>> bool((ssim_map(a, b, roi)[roi > 0] > 0.9999).all())
+        True
     """
     shape = a.shape
     dtype = a.dtype
@@ -139,11 +166,17 @@ def _planes(x: torch.Tensor) -> torch.Tensor:
 
 
 class FixedReferenceSsim:
-    """:func:`ssim_map` with ordinary windows, of changing images against fixed references, whose part is made once.
+    """:func:`ssim_map` with ordinary windows of changing images against fixed references, whose statistics are computed once.
 
     Args:
-        references: ``[1, R, X, Y, Z]``.
-        data_range, window_size, sigma: as of :func:`ssim_map`.
+        references: reference images, ``[1, R, X, Y, Z]``.
+        data_range, window_size, sigma: as in :func:`ssim_map`.
+
+    Example:
+        >>> references = torch.rand(1, 2, 16, 16, 3)
+        >>> similarity = FixedReferenceSsim(references)(references[:, :1])
+        >>> similarity.shape, bool((similarity[:, 0] > 0.999).all())
+        (torch.Size([1, 2, 16, 16, 3]), True)
     """
 
     def __init__(self, references: torch.Tensor, *, data_range: float = 1.0, window_size: int = 11, sigma: float = 1.5) -> None:
@@ -161,19 +194,19 @@ class FixedReferenceSsim:
         return (luminance * structure / (luminance_over * structure_over)).movedim(1, -1)[None]
 
     def slope(self, image: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The weighted sum of the maps, its gradient by the image, and how fast that may turn.
+        """Weighted sum of the SSIM maps, with its gradient and curvature with respect to the image.
 
-        The SSIM of a window is about 1 - E[(image - reference)²]/D, D the sum of both variances and C₂ (Brunet et al. 2012).
-        Were D constant, the curvature of the sum would be 2·Σ w/D over the windows that see a voxel, voxel by voxel. A gradient
-        divided by it is a step of the right length everywhere: in a flat brain and at a bone's edge, where gradients differ by
-        orders of magnitude.
+        The SSIM of a window is about 1 - E[(image - reference)²]/D, where D is the sum of both variances and C₂ (Brunet et al.
+        2012). If D were constant, the curvature of the sum at a voxel would be 2·Σ w/D over the windows that contain it. The
+        gradient divided by this curvature is a step of suitable length everywhere: gradients in flat brain and at the edge of
+        bone differ by orders of magnitude.
 
         Args:
-            image: ``[1, 1, X, Y, Z]``.
-            weights: of each window in the sum, ``[1, R, X, Y, Z]``.
+            image: image to evaluate, ``[1, 1, X, Y, Z]``.
+            weights: weight of each window in the sum, ``[1, R, X, Y, Z]``.
 
         Returns:
-            The sum; the gradient and the curvature, ``[1, 1, X, Y, Z]``.
+            The sum (scalar), its gradient and its curvature (both ``[1, 1, X, Y, Z]``).
         """
         plane = image[0].movedim(-1, 1).contiguous()
         mean, variance_seen, structure, luminance_over, structure_over, luminance = self._parts(plane)

@@ -1,9 +1,9 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The network on volumes beyond memory, piece by piece and with the result of one piece.
+"""Runs the network on volumes that do not fit into memory, piece by piece, with the same result as in one piece.
 
-A piece is computed with a margin as wide as what its inside depends on, so nothing is blended and nothing shows where
-pieces meet. The image U-Net sees most of a slice at once: it runs on whole slices, some at a time. The denoiser sees 44
-voxels around in plane and 6 slices: it runs on tiles.
+Each piece is computed with a margin as wide as the receptive field, so nothing is blended and no seam shows between pieces.
+The receptive field of the image U-Net spans most of a slice, so it runs on slabs of whole slices. That of the denoiser is 44
+voxels in plane and 6 slices on each side, so it runs on tiles.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from .network import RAW_CHANNELS, RoiFusionNet
+from .channels import RAW_CHANNELS
+from .network import RoiFusionNet
 
 __all__ = ["Tile", "encode_in_slabs", "tile_decoder", "tiles_of"]
 
@@ -22,12 +23,12 @@ Slices = tuple[slice, ...]
 
 
 class Tile(NamedTuple):
-    """A piece of a volume ``[X, Y, Z]``.
+    """A piece of a volume ``[X, Y, Z]``, as slices along its three axes.
 
     Attributes:
-        outer: what is computed.
-        inner: the part of the volume that it gives.
-        within: where that part lies in what was computed.
+        outer: part of the volume that is computed, with margins.
+        inner: part of the volume that the result is used for.
+        within: position of `inner` inside `outer`.
     """
 
     outer: Slices
@@ -47,22 +48,34 @@ def _along(length: int, size: int, margin: int, unit: int) -> list[tuple[slice, 
 
 
 def tiles_of(shape: Sequence[int], size: Sequence[int], margin: Sequence[int], unit: Sequence[int]) -> list[Tile]:
-    """Tiles that cover a volume, each about `size` with its margins; they start at multiples of `unit`.
+    """Tiles that cover a volume without overlap of their inner parts.
 
-    Where `size` leaves no room between two margins a tile gives one unit.
+    Args:
+        shape: shape of the volume in voxels.
+        size: size of a tile with its margins, in voxels. Where it leaves no room between two margins, the inner part is one
+            `unit`.
+        margin: margin on each side, in voxels.
+        unit: inner parts start at multiples of this number of voxels.
+
+    Example:
+        >>> [tile.inner[0] for tile in tiles_of((40, 8, 8), (32, 8, 8), (8, 0, 0), (8, 1, 1))]
+        [slice(0, 16, None), slice(16, 32, None), slice(32, 40, None)]
     """
     axes = [_along(*numbers) for numbers in zip(shape, size, margin, unit)]
     return [Tile(*zip(*parts)) for parts in product(*axes)]
 
 
 def encode_in_slabs(net: RoiFusionNet, image: torch.Tensor, description: torch.Tensor, max_voxels: int) -> list[torch.Tensor]:
-    """``net.encode`` of whole slices, as many at a time as `max_voxels` holds (margins of ``net.encode_margin`` come on top).
+    """``net.encode`` on slabs of whole slices.
 
     Args:
         net: the network.
-        image: ``[1, 2, X, Y, Z]``.
-        description: of the whole pair.
-        max_voxels: that one pass may see, roughly.
+        image: normalised MRI and CT, ``[1, 2, X, Y, Z]``.
+        description: contrast of the whole pair, from ``net.describe``.
+        max_voxels: approximate number of voxels of a slab; margins of ``net.encode_margin`` slices are added.
+
+    Returns:
+        Features of the whole volume, as ``net.encode`` returns them.
     """
     margin, depth = net.encode_margin, image.shape[-1]
     plane = image.shape[2] * image.shape[3]
@@ -77,19 +90,22 @@ def encode_in_slabs(net: RoiFusionNet, image: torch.Tensor, description: torch.T
 def tile_decoder(
     net: RoiFusionNet, features: list[torch.Tensor], shape: Sequence[int], size: Sequence[int]
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """``net.decode`` tile by tile: ``(x_t, t) → raw logits``.
+    """``net.decode`` tile by tile.
 
     Args:
         net: the network.
-        features: of the whole volume.
-        shape: of the volume, ``X, Y, Z``.
-        size: of a tile in voxels, with its margins.
+        features: features of the whole volume, from :func:`encode_in_slabs`.
+        shape: shape of the volume, ``X, Y, Z``.
+        size: size of a tile with its margins, in voxels.
+
+    Returns:
+        Function ``(x_t [B, 2, X, Y, Z], t [B]) → raw logits [B, 5, X, Y, Z]``.
     """
     unit = net.divisor
     tiles = tiles_of(shape, size, net.decode_margin, (unit, unit, 1))
 
     def cut(feature: torch.Tensor, outer: Slices) -> torch.Tensor:
-        """The part of a feature map ``[1, C, Z, X', Y']`` whose plane is 2ⁿ times smaller than the padded one."""
+        """Part of a feature map ``[1, C, Z, X', Y']`` whose plane is 2ⁿ times smaller than the padded one."""
         planes = []
         for axis, part in enumerate(outer[:2]):
             padded = shape[axis] + -shape[axis] % unit

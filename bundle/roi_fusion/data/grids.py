@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
 
 def spacing_mm(affine: np.ndarray) -> np.ndarray:
     """Voxel size along the array axes."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
+    return voxel_sizes(affine)
 
 
 def same_grid(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,9 @@ from ..core.intensity import HU_POINTS, SCALED_POINTS
 from ..core.masks import head_mask
 from ..errors import InputError
 from .grids import block_mean, shear_mm, spacing_mm, straighten, thick_axis_last
+from .itk_bridge import from_itk_transform, load_itk, nearest_rotation, to_itk_image, to_itk_transform
 
-__all__ = ["Registration", "measure", "read_transform", "register", "write_transform"]
-
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
+__all__ = ["Registration", "measure", "register"]
 
 _COARSE_MM = 3.6
 
@@ -68,7 +65,7 @@ class Registration:
 
     def facts(self) -> dict[str, Any]:
         """Numbers for JSON; rotation and shift are those of the MRI's head."""
-        angle = np.degrees(Rotation.from_matrix(_nearest_rotation(self.matrix[:3, :3])).magnitude())
+        angle = np.degrees(Rotation.from_matrix(nearest_rotation(self.matrix[:3, :3])).magnitude())
         moved = self.matrix[:3, :3] @ self.centre_mm + self.matrix[:3, 3] - self.centre_mm
         return {
             "kind": self.kind,
@@ -80,19 +77,6 @@ class Registration:
             "overlap": round(self.overlap, 3),
             "aligned_before": self.aligned_before,
         }
-
-
-def _nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    u, _, vt = np.linalg.svd(matrix)
-    return u @ vt
-
-
-def _load_itk() -> Any:
-    try:
-        import itk
-    except ImportError:
-        raise InputError("register: expected the package itk (pip install itk), found none") from None
-    return itk
 
 
 @dataclass(frozen=True)
@@ -224,41 +208,12 @@ def _search(mri: _Scan, ct: _Scan) -> np.ndarray:
     return _pose(best.x * scale, centre)
 
 
-def _to_itk(itk: Any, scan: _Scan) -> Any:
-    image = itk.image_from_array(np.ascontiguousarray(scan.array.T, dtype=np.float32))  # ITK: slices first
-    affine = _LPS @ scan.affine
-    spacing = spacing_mm(affine)
-    image.SetSpacing([float(s) for s in spacing])
-    image.SetOrigin([float(o) for o in affine[:3, 3]])
-    image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(affine[:3, :3] / spacing)))
-    return image
-
-
-def _to_itk_transform(itk: Any, matrix: np.ndarray, centre_mm: np.ndarray, kind: str) -> Any:
-    """A matrix of RAS millimetres as an ITK transform of LPS millimetres about a centre."""
-    transform = itk.Euler3DTransform if kind == "rigid" else itk.AffineTransform[itk.D, 3]
-    transform = transform[itk.D].New() if kind == "rigid" else transform.New()
-    lps, centre = _LPS @ matrix @ _LPS, _LPS[:3, :3] @ centre_mm
-    transform.SetCenter([float(c) for c in centre])
-    linear = _nearest_rotation(lps[:3, :3]) if kind == "rigid" else lps[:3, :3]
-    transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(linear)))
-    transform.SetTranslation([float(v) for v in lps[:3, :3] @ centre + lps[:3, 3] - centre])
-    return transform
-
-
-def _from_itk_transform(itk: Any, transform: Any) -> np.ndarray:
-    lps = np.eye(4)
-    lps[:3, :3] = itk.array_from_matrix(transform.GetMatrix())
-    lps[:3, 3] = np.array(transform.GetOffset())
-    return _LPS @ lps @ _LPS
-
-
 def _refine(mri: _Scan, ct: _Scan, matrix: np.ndarray, kind: str, levels: Sequence[tuple[float, float, int]]) -> np.ndarray:
     """Follow Mattes mutual information from `matrix` to its maximum, level by level."""
-    itk = _load_itk()
+    itk = load_itk()
     image = itk.Image[itk.F, 3]
-    fixed, moving = _to_itk(itk, mri), _to_itk(itk, ct)
-    transform = _to_itk_transform(itk, matrix, mri.centre_mm, kind)
+    fixed, moving = to_itk_image(itk, mri.array, mri.affine), to_itk_image(itk, ct.array, ct.affine)
+    transform = to_itk_transform(itk, matrix, mri.centre_mm, kind)
     metric = itk.MattesMutualInformationImageToImageMetricv4[image, image].New()
     metric.SetNumberOfHistogramBins(40)
     metric.SetUseMovingImageGradientFilter(False)
@@ -298,7 +253,7 @@ def _refine(mri: _Scan, ct: _Scan, matrix: np.ndarray, kind: str, levels: Sequen
         raise InputError(
             f"registration: expected two volumes of one head, got images that ITK cannot align ({last_line})"
         ) from None
-    return _from_itk_transform(itk, transform)
+    return from_itk_transform(itk, transform)
 
 
 def register(
@@ -346,22 +301,3 @@ def _judged(judge: _Similarity, mri: _Scan, matrix: np.ndarray, kind: str) -> Re
             f"({moved:.0f} mm away)"
         )
     return Registration(matrix, centre, before, after, judge.overlap(matrix), kind)
-
-
-def write_transform(path: str | Path, matrix: np.ndarray, centre_mm: np.ndarray, *, kind: str = "rigid") -> None:
-    """Write ``transform.tfm`` as ITK, Slicer and ANTs take it: points of the reference (fixed) image → of the moved one, LPS.
-
-    Args:
-        path: file, ``.tfm``.
-        matrix: maps RAS millimetres of the reference image to those of the moved one.
-        centre_mm: RAS point about which it turns.
-        kind: ``"rigid"`` or ``"affine"``.
-    """
-    itk = _load_itk()
-    itk.transformwrite([_to_itk_transform(itk, matrix, np.asarray(centre_mm, dtype=float), kind)], str(path))
-
-
-def read_transform(path: str | Path) -> np.ndarray:
-    """The matrix of a ``transform.tfm``: RAS millimetres of the reference image → of the moved one."""
-    itk = _load_itk()
-    return _from_itk_transform(itk, itk.transformread(str(path))[0])

@@ -19,7 +19,7 @@ from ..metrics.calibration import COVERAGE, HOTTEST, NEVER, Draws, conformal_qua
 from ..metrics.lesion import lesion_region
 from ..values import PREDICTION_CHANNELS, write_json
 from .checkpoint import load_weights
-from .inferer import SamplingInferer, sample_case
+from .inferer import SamplingInferer, intensity_of
 
 __all__ = ["calibrate", "calibrate_checkpoint", "draws_of"]
 
@@ -28,17 +28,18 @@ logger = logging.getLogger(__name__)
 
 def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str, Any]) -> Draws:
     """Run one preprocessed case whose lesion is known and keep every voxel that can come into a mask."""
-    prediction = sample_case(inferer, network, item)
-    logits = inferer.reports[0]["logits"].float().cpu().numpy()  # [N, 2, X, Y, Z]
-    probability = prediction[PREDICTION_CHANNELS.index("lesion_prob")].cpu().numpy()
-    hottest = (expit(logits[:, 0] / HOTTEST) * expit(logits[:, 1])).mean(0)
+    sampled = inferer.sample_cases(item["image"][None], network, intensity_of(item), keep_logits=True)[0]
+    assert sampled.logits is not None
+    lesion, brain = sampled.logits.float().cpu().numpy().swapaxes(0, 1)  # [N, X, Y, Z] each
+    probability = sampled.channels[0, PREDICTION_CHANNELS.index("lesion_prob")].cpu().numpy()
+    hottest = (expit(lesion / HOTTEST) * expit(brain)).mean(0)
     label = torch.as_tensor(item["label"])[0].numpy() > 0
     spacing = spacing_of(item["image"])
     region = lesion_region(probability > 0.5, label, spacing_mm=spacing, margin_mm=10.0)
     where = region | label | (hottest > NEVER)
     return Draws(
-        lesion=logits[:, 0][:, where],
-        brain=logits[:, 1][:, where],
+        lesion=lesion[:, where],
+        brain=brain[:, where],
         label=label[where],
         judged=region[where],
         voxel_ml=float(np.prod(spacing)) / 1000,
@@ -50,7 +51,7 @@ def calibrate(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[M
 
     Args:
         network: with trained weights.
-        inferer: with ``keep_draws``; its steps, draws and guidance are those that the fit holds for.
+        inferer: its steps, draws and guidance are those that the fit holds for.
         items: preprocessed validation cases; those whose lesion is unknown are left out.
 
     Returns:
@@ -94,7 +95,6 @@ def calibrate_checkpoint(
     parser = inference_parser({"dataset_dir": str(dataset_dir), "split": split, **knobs})
     network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
     inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
-    inferer.keep_draws = True
     facts = calibrate(network, inferer, (dataset[i] for i in range(len(dataset))))
     torch.save({k: v.cpu() for k, v in network.state_dict().items()}, output)
     write_json(Path(output).with_suffix(".json"), facts)

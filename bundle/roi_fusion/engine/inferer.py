@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
@@ -13,27 +13,45 @@ from monai.data.utils import affine_to_spacing
 from monai.inferers import Inferer
 from torch import nn
 
+from ..core.channels import split_output, split_raw
+from ..core.facts import SPREAD_CAUSES, CaseFacts, facts_to_meta
 from ..core.guidance import GuidedDraw, RoiGuidance
 from ..core.intensity import TYPICAL_SCALES, fusion_sources
-from ..core.network import RoiFusionNet, autocast_for
+from ..core.network import RoiFusionNet
+from ..core.precision import autocast_for
 from ..core.schedule import Level, Scheduler, inference_levels, sample
 from ..core.tiles import encode_in_slabs, tile_decoder
 from ..core.uncertainty import entropy_bits
 from ..data.grids import left_right_axis
 from ..errors import InputError
 
-__all__ = ["SamplingInferer", "sample_case"]
+__all__ = ["Sampled", "SamplingInferer", "intensity_of", "sample_case"]
 
 #: What a plain tensor is taken for: axial slices 5 mm apart.
 _AXIAL = torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0]))
 
 
+class Sampled(NamedTuple):
+    """The prediction of one case.
+
+    Attributes:
+        channels: ``[1, 6, X, Y, Z]`` with the channels of :data:`~roi_fusion.values.PREDICTION_CHANNELS`.
+        facts: what the prediction says about itself.
+        logits: lesion and brain logits of every draw, ``[N, 2, X, Y, Z]``, where they were asked for.
+    """
+
+    channels: torch.Tensor
+    facts: CaseFacts
+    logits: torch.Tensor | None = None
+
+
 class SamplingInferer(Inferer):
-    """Sample [F, S] by few deterministic steps and return the channels of :data:`PREDICTION_CHANNELS`.
+    """Sample [F, S] by few deterministic steps and return the channels of :data:`~roi_fusion.values.PREDICTION_CHANNELS`.
 
     The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
     first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the
-    lesion head's times the brain head's.
+    lesion head's times the brain head's. A call changes nothing in the inferer: what a prediction says about itself travels
+    with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
 
     Args:
         scheduler: from :func:`~roi_fusion.core.schedule.make_scheduler`; must not clip.
@@ -45,11 +63,7 @@ class SamplingInferer(Inferer):
         sampler: ``(predict_x0, noise, levels) → x₀``, as :func:`~roi_fusion.core.schedule.sample`.
         guidance: settings of :class:`~roi_fusion.core.guidance.RoiGuidance`; ``None`` is off. The written draw is guided in
             brain, bone and lesion, the others in the lesion.
-        precision: of the network's passes, see :func:`~roi_fusion.core.network.autocast_for`.
-        keep_draws: leave the lesion and brain logits of every draw in ``reports`` as ``logits``, ``[N, 2, X, Y, Z]``.
-
-    After a call ``reports`` holds per case the guidance's ``energy`` before and after each step, and the ``spread`` (mean
-    deviation of the lesion probability where it is above 0.05) from noise alone, from mirrors alone and from both.
+        precision: of the network's passes, see :func:`~roi_fusion.core.precision.autocast_for`.
 
     Raises:
         InputError: for a count below 1, or a scheduler that clips.
@@ -64,7 +78,6 @@ class SamplingInferer(Inferer):
         roi_size: Sequence[int] | None = (320, 320, 40),
         sampler: Callable[..., torch.Tensor] = sample,
         guidance: RoiGuidance | None = None,
-        keep_draws: bool = False,
         precision: str = "auto",
     ) -> None:
         if int(num_samples) != num_samples or num_samples < 1:
@@ -74,39 +87,59 @@ class SamplingInferer(Inferer):
         self.sampler = sampler
         self.guidance = guidance or RoiGuidance(mode="off")
         self.half_time = 0.5 * scheduler.num_train_timesteps
-        self.reports: list[dict[str, Any]] = []
-        self.keep_draws = keep_draws
         autocast_for(precision, torch.device("cpu"))
         self.precision = precision
         self.roi_size = tuple(int(s) for s in roi_size) if roi_size else None
-        #: Of the network that ran last. MONAI Label loads the weights into a copy of ``network_def``, so
-        #: what comes after the inferer cannot read it there.
-        self.threshold = torch.full((1,), 0.5)
-        self.volume_quantile = torch.full((1,), -1.0)
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
-        """``[B, 2, X, Y, Z]`` → ``[B, 6, X, Y, Z]``; leaves a MetaTensor's meta data on the result.
+        """Predict a batch ``[B, 2, X, Y, Z]``.
 
-        Keywords are ``intensity``, the constants of each case by name as ``[B]``, which put guidance on the MRI's own scale;
-        and ``masks``, 0/1 ``[B, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.core.guidance.MASK_NAMES`, which guide in
-        place of the network's own.
+        Args:
+            inputs: normalised MRI and CT.
+            network: :class:`~roi_fusion.core.network.RoiFusionNet`, plain or wrapped.
+            args: not used.
+            kwargs: ``intensity`` and ``masks`` as in :meth:`sample_cases`.
+
+        Returns:
+            ``MetaTensor`` ``[B, 6, X, Y, Z]`` with the meta data of `inputs` and the facts of each case.
+        """
+        cases = self.sample_cases(inputs, network, kwargs.get("intensity"), kwargs.get("masks"))
+        meta = dict(inputs.meta) if isinstance(inputs, MetaTensor) else {}
+        out = torch.cat([case.channels for case in cases])
+        return MetaTensor(out, meta={**meta, **facts_to_meta([case.facts for case in cases])})
+
+    def sample_cases(
+        self,
+        inputs: torch.Tensor,
+        network: nn.Module,
+        intensity: Mapping[str, Any] | None = None,
+        masks: Mapping[str, torch.Tensor] | None = None,
+        *,
+        keep_logits: bool = False,
+    ) -> list[Sampled]:
+        """Predict a batch ``[B, 2, X, Y, Z]`` case by case.
+
+        Args:
+            inputs: normalised MRI and CT.
+            network: :class:`~roi_fusion.core.network.RoiFusionNet`, plain or wrapped.
+            intensity: constants of each case's normalisation by name, ``[B]``; they put guidance on the MRI's own scale.
+            masks: 0/1 ``[B, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.core.guidance.MASK_NAMES`, which guide in place
+                of the network's own.
+            keep_logits: also return the logits of every draw.
         """
         net = _network_of(network)
-        self.threshold.copy_(net.threshold)
-        self.volume_quantile.copy_(torch.as_tensor(net.volume_quantile))
         plain = (inputs.as_tensor() if hasattr(inputs, "as_tensor") else inputs).float()
-        scale, masks = kwargs.get("intensity") or {}, kwargs.get("masks") or {}
         affines = torch.as_tensor(inputs.affine).reshape(-1, 4, 4) if isinstance(inputs, MetaTensor) else _AXIAL[None]
-        self.reports, results = [], []
+        cases = []
         with torch.no_grad():
             for i in range(len(plain)):
                 scales = TYPICAL_SCALES
-                if scale:
-                    scales = {v: (float(scale[f"{v}_mean"][i]), float(scale[f"{v}_std"][i])) for v in TYPICAL_SCALES}
-                own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in masks.items()}
-                results.append(self._one(plain[i : i + 1], net, scales, own_masks, affines[min(i, len(affines) - 1)]))
-        out = torch.cat(results)
-        return MetaTensor(out, meta=inputs.meta) if isinstance(inputs, MetaTensor) else out
+                if intensity:
+                    scales = {v: (float(intensity[f"{v}_mean"][i]), float(intensity[f"{v}_std"][i])) for v in TYPICAL_SCALES}
+                own_masks = {k: torch.as_tensor(v)[i : i + 1].to(plain.device) for k, v in (masks or {}).items()}
+                affine = affines[min(i, len(affines) - 1)]
+                cases.append(self._one(plain[i : i + 1], net, scales, own_masks, affine, keep_logits))
+        return cases
 
     def _one(
         self,
@@ -115,11 +148,12 @@ class SamplingInferer(Inferer):
         scales: Mapping[str, tuple[float, float]],
         masks: Mapping[str, torch.Tensor],
         affine: torch.Tensor,
-    ) -> torch.Tensor:
+        keep_logits: bool,
+    ) -> Sampled:
         mirror_axis = 2 + left_right_axis(affine)
         spacing_mm = tuple(affine_to_spacing(affine).tolist())
         generator = torch.Generator().manual_seed(self.seed)
-        probabilities, logits = [], []
+        probabilities, kept, energies = [], [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
         for draw in range(self.num_samples):
             mirrored = draw % 2 == 1
@@ -141,24 +175,20 @@ class SamplingInferer(Inferer):
                 num_inference_steps=len(self.levels),
             )
             raw = self._draw(view, noise, net, decoders[mirrored], guided)
-            probability = net.lesion_probability(raw[:, :1], raw[:, 1:2])
+            logits = split_raw(raw)
+            probability = net.lesion_probability(logits.lesion, logits.brain)
             probabilities.append(probability.flip(mirror_axis) if mirrored else probability)
-            if self.keep_draws:
-                logits.append(raw[:, :2].flip(mirror_axis) if mirrored else raw[:, :2])
+            if keep_logits:
+                both = torch.cat([logits.lesion, logits.brain], dim=1)
+                kept.append(both.flip(mirror_axis) if mirrored else both)
             if draw == 0:
                 energies = [[round(value, 6) for value in pair] for pair in guided.energies]
-                gate = torch.sigmoid(raw[:, 3:4].float())
-                fused = net.compose(image, raw)[:, :1]
-                mri, ct = fusion_sources(image)
-                blend = gate * mri + (1 - gate) * ct
-                head = (image != 0).any(dim=1, keepdim=True)
-                written = torch.cat([fused, gate, (fused - blend) * head], dim=1)
-        stack = torch.stack(probabilities)
-        mean, spread = stack.mean(0), stack.std(0, unbiased=False)
-        self.reports.append({"energy": energies, "spread": _spread(stack, mean)})
-        if self.keep_draws:
-            self.reports[-1]["logits"] = torch.cat(logits)
-        return torch.cat([written[:, :1], mean, entropy_bits(mean), written[:, 1:], spread], dim=1)
+                fused, provenance, residual = _composed(image, raw, net)
+        draws = torch.cat(probabilities)
+        mean, deviation = draws.mean(0, keepdim=True), draws.std(0, unbiased=False, keepdim=True)
+        facts = CaseFacts(float(net.threshold), float(net.volume_quantile), energies, _spread(draws, mean))
+        channels = torch.cat([fused, mean, entropy_bits(mean), provenance, residual, deviation], dim=1)
+        return Sampled(channels, facts, torch.cat(kept) if kept else None)
 
     def _draw(
         self,
@@ -174,7 +204,9 @@ class SamplingInferer(Inferer):
         def predict_x0(x_t: torch.Tensor, level: Level) -> torch.Tensor:
             raw = guided.correct(decode(x_t, level), x_t, level, decode)
             last[:] = [raw]
-            return torch.cat([net.compose(image, raw)[:, :1], 2 * torch.sigmoid(raw[:, :1].float()) - 1], dim=1)
+            return torch.cat(
+                [split_output(net.compose(image, raw)).fused, 2 * torch.sigmoid(split_raw(raw).lesion.float()) - 1], dim=1
+            )
 
         self.sampler(predict_x0, noise, self.levels)
         return last[0]
@@ -194,27 +226,39 @@ class SamplingInferer(Inferer):
 
 
 def sample_case(inferer: SamplingInferer, network: nn.Module, item: Mapping[str, Any]) -> torch.Tensor:
-    """The inferer's channels ``[6, X, Y, Z]`` for one preprocessed case, guided on its own MRI's scale.
+    """The prediction ``[6, X, Y, Z]`` of one preprocessed case, guided on its own MRI's scale.
 
     Args:
-        inferer: to run.
-        network: with its weights.
-        item: with ``image`` ``[2, X, Y, Z]`` and ``intensity``.
+        inferer: inferer to run.
+        network: network with its weights.
+        item: case with ``image`` ``[2, X, Y, Z]`` and ``intensity``.
     """
-    intensity = {k: [v] for k, v in item["intensity"].items()}
-    return torch.as_tensor(inferer(item["image"][None], network, intensity=intensity)[0])
+    return inferer.sample_cases(item["image"][None], network, intensity_of(item))[0].channels[0]
+
+
+def intensity_of(item: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The constants of one case's normalisation as those of a batch of one."""
+    return {name: [value] for name, value in item["intensity"].items()}
+
+
+def _composed(image: torch.Tensor, raw: torch.Tensor, net: RoiFusionNet) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fused image, share of the MRI and residual of raw logits, each ``[1, 1, X, Y, Z]``."""
+    gate, fused = torch.sigmoid(split_raw(raw).gate.float()), split_output(net.compose(image, raw)).fused
+    mri, ct = fusion_sources(image)
+    head = (image != 0).any(dim=1, keepdim=True)
+    return fused, gate, (fused - (gate * mri + (1 - gate) * ct)) * head
 
 
 def _spread(draws: torch.Tensor, mean: torch.Tensor) -> dict[str, float | None]:
     """Mean deviation of the lesion probability over the lesion and its surroundings, by what caused it.
 
     Args:
-        draws: ``[N, 1, 1, X, Y, Z]``; those of odd number saw a mirrored input.
-        mean: of the draws.
+        draws: lesion probability of each draw, ``[N, 1, X, Y, Z]``; draws of odd number saw a mirrored input.
+        mean: mean over the draws, ``[1, 1, X, Y, Z]``.
     """
-    where = mean > 0.05
+    where = mean[0] > 0.05
     if len(draws) < 2 or not bool(where.any()):
-        return {"noise": None, "mirror": None, "both": None}
+        return dict.fromkeys(SPREAD_CAUSES)
     plain, mirrored = draws[0::2], draws[1::2]
     noise = ((plain.std(0, unbiased=False) + mirrored.std(0, unbiased=False)) / 2) if len(draws) > 3 else None
     parts = {"noise": noise, "mirror": (plain.mean(0) - mirrored.mean(0)).abs() / 2, "both": draws.std(0, unbiased=False)}

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ..config.check import calling_parser
+from ..config.bundle_run import calling_parser
 from ..config.knobs import KNOBS
 from ..core.losses import RoiFusionLoss
 from ..data.cases import CASE_FILES

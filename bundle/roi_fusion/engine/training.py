@@ -13,7 +13,8 @@ from monai.inferers import Inferer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..core.network import RoiFusionNet, autocast_for
+from ..core.network import RoiFusionNet
+from ..core.precision import autocast_for
 from ..core.schedule import Scheduler
 from ..core.target import ct_weight, fusion_target, lesion_state
 from ..errors import InputError
@@ -67,7 +68,7 @@ class DenoisingModel(nn.Module):
 
     Args:
         network: the network; its parameters are the only ones.
-        precision: see :func:`~roi_fusion.core.network.autocast_for`.
+        precision: see :func:`~roi_fusion.core.precision.autocast_for`.
 
     Example:
         >>> network = RoiFusionNet()

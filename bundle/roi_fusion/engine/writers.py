@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
+from ..core.facts import facts_of
 from ..data.history import read_history
 from ..data.results import save_case, versions
 from ..data.transforms.loading import file_of
@@ -62,19 +63,24 @@ class ResultWriter:
 
     def __call__(self, engine: Engine) -> None:
         state: Any = engine.state
-        for k, (item, output) in enumerate(zip(state.batch, state.output)):
-            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output, k))
+        for item, output in zip(state.batch, state.output):
+            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output))
 
-    def facts(self, item: Mapping[str, Any], output: Mapping[str, Any], position: int = 0) -> dict[str, Any]:
-        """Content of ``result.json`` of the case at `position` in the inferer's last batch."""
-        report = self.inferer.reports[position]
+    def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
+        """Content of ``result.json`` of a case.
+
+        Args:
+            item: the case after preprocessing.
+            output: its result after postprocessing.
+        """
         prediction = output["prediction"]
+        facts = facts_of(prediction)
         channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
         voxel_ml = _voxel_ml(item)
         residual = torch.as_tensor(output["residual"])
         intensity = {k: float(v) for k, v in item["intensity"].items()}
         lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * voxel_ml
-        interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, float(self.inferer.volume_quantile))
+        interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, facts.volume_quantile)
         return {
             "case": str(item["case"]),
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
@@ -87,9 +93,9 @@ class ResultWriter:
             "num_samples": self.inferer.num_samples,
             "guidance": asdict(self.inferer.guidance) if self.inferer.guidance.mode != "off" else {"mode": "off"},
             "guidance_masks": _has_file(self.guidance_masks, item),
-            "guidance_energy": report["energy"],
-            "lesion_spread": report["spread"],
-            "lesion_threshold": float(self.inferer.threshold),
+            "guidance_energy": facts.guidance_energy,
+            "lesion_spread": facts.lesion_spread,
+            "lesion_threshold": facts.lesion_threshold,
             "lesion_ml": round(lesion_ml, 4),
             "lesion_ml_interval": None if interval is None else [round(v, 4) for v in interval],
             "largest_residual": float(residual.abs().max()),

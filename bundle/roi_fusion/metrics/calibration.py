@@ -1,7 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""How far a lesion probability can be trusted: Brier score, reliability, and what is fitted on validation cases.
+"""Calibration of the lesion probability: Brier score, reliability, and constants that are fitted on validation cases.
 
-The fitted values are the temperature of the lesion probability, the threshold of the mask, and the quantile behind the interval
+The fitted constants are the temperature of the lesion probability, the threshold of the mask, and the quantile for the interval
 of the lesion volume. They are stored with the weights.
 """
 
@@ -43,7 +43,23 @@ def _probabilities(name: str, probability: Array, reference: Array, region: Arra
 
 
 def brier_score(probability: Array, reference: Array, region: Array) -> float:
-    """Mean squared difference of probability and truth over the region (Brier 1950); NaN where it is empty."""
+    """Mean squared difference between probability and truth over a region (Brier 1950).
+
+    Args:
+        probability: predicted probability 0…1, any shape.
+        reference: 0/1 truth, same shape.
+        region: 0/1 mask of the voxels that count, same shape.
+
+    Returns:
+        The score, 0 (perfect) to 1; NaN where the region is empty.
+
+    Raises:
+        InputError: when shapes differ or a probability is not within 0…1.
+
+    Example:
+        >>> round(brier_score(np.array([0.8, 0.1]), np.array([1, 0]), np.array([1, 1])), 6)  # (0.2² + 0.1²) / 2
+        0.025
+    """
     p, r = _probabilities("brier_score", probability, reference, region)
     return float(np.mean((p - r) ** 2)) if p.size else float("nan")
 
@@ -51,9 +67,16 @@ def brier_score(probability: Array, reference: Array, region: Array) -> float:
 def reliability_curve(probability: Array, reference: Array, region: Array, *, num_bins: int = 10) -> dict[str, np.ndarray]:
     """Data of a reliability diagram over equally wide bins.
 
+    Args:
+        probability, reference, region: as in :func:`brier_score`.
+        num_bins: number of bins.
+
     Returns:
         ``confidence`` and ``frequency``, the mean probability and the share of lesion in each bin (NaN where it is empty), and
         ``count``; each ``[num_bins]``.
+
+    Raises:
+        InputError: as :func:`brier_score`, and for fewer than one bin.
     """
     if num_bins < 1:
         raise InputError(f"reliability_curve: expected num_bins of 1 or more, got {num_bins}")
@@ -67,7 +90,23 @@ def reliability_curve(probability: Array, reference: Array, region: Array, *, nu
 
 
 def expected_calibration_error(probability: Array, reference: Array, region: Array, *, num_bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015) over the region; NaN where it is empty."""
+    """Expected calibration error (Naeini et al. 2015) over a region.
+
+    Args:
+        probability, reference, region: as in :func:`brier_score`.
+        num_bins: number of equally wide bins.
+
+    Returns:
+        The error, 0…1; NaN where the region is empty.
+
+    Raises:
+        InputError: as :func:`brier_score`, and for fewer than one bin.
+
+    Example:
+        >>> p, y = np.full(4, 0.75), np.array([1, 1, 1, 0])
+        >>> expected_calibration_error(p, y, np.ones(4))
+        0.0
+    """
     curve = reliability_curve(probability, reference, region, num_bins=num_bins)
     total = curve["count"].sum()
     if not total:
@@ -76,7 +115,7 @@ def expected_calibration_error(probability: Array, reference: Array, region: Arr
     return float(np.nansum(gap * curve["count"]) / total)
 
 
-#: Share of cases whose true lesion volume the interval shall hold.
+#: Share of cases whose true lesion volume should lie in the interval.
 COVERAGE = 0.9
 
 
@@ -84,19 +123,19 @@ COVERAGE = 0.9
 COLDEST, HOTTEST = 0.2, 20.0
 
 
-#: Voxels that reach this probability at no temperature count neither for a mask nor for doubt.
+#: Voxels whose probability stays below this at every temperature are left out of the fit.
 NEVER = 0.02
 
 
 @dataclass(frozen=True)
 class Draws:
-    """One validation case where its lesion is in question.
+    """The voxels of one validation case that may be lesion.
 
     Attributes:
         lesion, brain: logits of every draw, ``[N, V]``.
-        label: 0/1 ``[V]``.
-        judged: which of the V voxels lie in the dilated lesion region, where calibration is judged.
-        voxel_ml: volume of a voxel.
+        label: 0/1 truth, ``[V]``.
+        judged: which of the V voxels lie in the dilated lesion region, where calibration is measured, ``[V]``.
+        voxel_ml: volume of a voxel in mL.
     """
 
     lesion: np.ndarray
@@ -111,10 +150,16 @@ class Draws:
 
 
 def fit_temperature(cases: Sequence[Draws]) -> float:
-    """The temperature of the least Brier score in the dilated lesion regions, from 0.2 to 20.
+    """Temperature with the lowest Brier score in the dilated lesion regions, from 0.2 to 20.
 
-    Each case counts the same. Cross entropy, the usual choice (Guo et al. 2017), is ruled by the few lesions that are missed
-    with certainty, and would blur all others for them; the Brier score is as proper and bounded.
+    Every case has the same weight. Cross entropy, the usual choice (Guo et al. 2017), is dominated by the few lesions that are
+    missed with certainty, and would blur all others because of them. The Brier score is a proper score too, and bounded.
+
+    Args:
+        cases: validation cases.
+
+    Raises:
+        InputError: when no case has a lesion or a predicted one.
     """
     judged = [c for c in cases if c.judged.any()]
     if not judged:
@@ -128,10 +173,17 @@ def fit_temperature(cases: Sequence[Draws]) -> float:
 
 
 def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
-    """The threshold of the highest mean Dice, from 0.2 to 0.8 in steps of 0.02.
+    """Threshold of the probability with the highest mean Dice, from 0.2 to 0.8 in steps of 0.02.
 
-    A case without a lesion counts 1 where nothing is found and 0 where something is: a few voxels of false alarm cost what a
-    missed lesion costs.
+    A case without a lesion counts 1 if nothing is found and 0 otherwise, so a false alarm of a few voxels costs as much as a
+    missed lesion.
+
+    Args:
+        cases: validation cases.
+        temperature: from :func:`fit_temperature`.
+
+    Raises:
+        InputError: when no case has a lesion.
     """
     if not any(c.label.any() for c in cases):
         raise InputError("calibration: expected cases with a lesion, got none")
@@ -149,15 +201,22 @@ def fit_threshold(cases: Sequence[Draws], temperature: float) -> float:
 
 
 def _doubt_ml(lesion_ml: float, probability: np.ndarray, voxel_ml: float) -> float:
-    """The unit of an error of the volume: what lies between sure and possible, a tenth of the lesion, 0.2 mL."""
+    """Unit in which errors of the volume are counted, in mL: the volume with a probability of 0.1 to 0.9, plus a tenth of the
+    lesion, plus 0.2 mL."""
     between = float(np.count_nonzero((probability > 0.1) & (probability <= 0.9))) * voxel_ml
     return between + 0.1 * lesion_ml + 0.2
 
 
 def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: float, coverage: float = COVERAGE) -> float:
-    """Quantile of the errors of the volume in units of doubt (split conformal prediction, Lei et al. 2018).
+    """Quantile of the volume error in units of the doubt (split conformal prediction, Lei et al. 2018).
 
-    Temperature and threshold, two numbers, are fitted on the same cases, which makes the interval a little narrow.
+    Temperature and threshold are fitted on the same cases, which makes the interval slightly too narrow.
+
+    Args:
+        cases: validation cases.
+        temperature: from :func:`fit_temperature`.
+        threshold: from :func:`fit_threshold`.
+        coverage: share of cases whose true volume should lie in the interval.
 
     Raises:
         InputError: with fewer cases than the coverage needs.
@@ -178,13 +237,19 @@ def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: fl
 def volume_interval(
     lesion_ml: float, probability: torch.Tensor, voxel_ml: float, quantile: float
 ) -> tuple[float, float] | None:
-    """The conformal 90 % interval of the lesion volume in mL; None where the weights were not calibrated.
+    """Conformal 90 % interval of the lesion volume in mL; None where the weights were not calibrated.
 
     Args:
-        lesion_ml: volume of the mask.
-        probability: of the lesion, any shape.
-        voxel_ml: volume of a voxel.
+        lesion_ml: volume of the mask in mL.
+        probability: lesion probability, any shape.
+        voxel_ml: volume of a voxel in mL.
         quantile: from :func:`conformal_quantile`; negative when it was not fitted.
+
+    Example:
+        >>> probability = torch.tensor([0.95, 0.5, 0.05])
+        >>> low, high = volume_interval(2.0, probability, voxel_ml=0.1, quantile=1.0)
+        >>> round(low, 2), round(high, 2)
+        (1.5, 2.5)
     """
     if quantile < 0:
         return None

@@ -1,7 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Metrics of the fused image, in the reference's own scale with ``data_range`` given.
+"""Metrics of the fused image, in the scale of the reference with an explicit ``data_range``.
 
-What cannot be measured is NaN, never a number.
+A metric that cannot be measured is NaN.
 """
 
 from __future__ import annotations
@@ -54,19 +54,26 @@ def regional_ssim(
     """Mean SSIM (Wang et al. 2004) over a region, with in-plane Gaussian windows.
 
     Args:
-        pred, reference: ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``, in the reference's own scale.
-        roi: 0/1, same shape.
-        data_range: span of the reference's scale.
-        window_size, sigma: of the window, in voxels.
-        slice_axis: the axis that windows do not extend along (volumes only).
-        context: ``False``: window statistics from voxels of the region only, so a copy inside scores exactly 1 whatever
-            lies outside. ``True``: ordinary windows, which also see the surroundings and punish a cut.
+        pred, reference: images in the scale of the reference, ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``.
+        roi: 0/1 mask of the region, same shape.
+        data_range: span of the scale of the reference.
+        window_size: number of taps of the window, odd.
+        sigma: standard deviation of the window in voxels.
+        slice_axis: axis that windows do not extend along (volumes only).
+        context: if False, window statistics come from voxels of the region only, so a copy inside scores exactly 1 whatever
+            lies outside. If True, ordinary windows also include the surroundings and penalise a cut.
 
     Returns:
         ``[B]`` float64; NaN where the region is empty.
 
     Raises:
         InputError: when shapes differ or `data_range` is not positive.
+
+    Example:
+        >>> mri = torch.rand(1, 1, 16, 16, 2)
+        >>> brain = torch.ones_like(mri)
+        >>> round(regional_ssim(mri, mri, brain, data_range=1.0).item(), 6)
+        1.0
     """
     _checked("regional_ssim", pred, reference, roi, data_range=data_range)
     pred, reference, roi = (t.detach().double() for t in (pred, reference, roi))
@@ -88,6 +95,14 @@ def regional_psnr(
 
     Returns:
         ``[B]`` float64; NaN where the region is empty, infinite for a copy.
+
+    Raises:
+        InputError: when shapes differ or `data_range` is not positive.
+
+    Example:
+        >>> reference = torch.rand(1, 1, 8, 8, 2)
+        >>> regional_psnr(reference + 0.1, reference, torch.ones_like(reference), data_range=1.0).round().item()
+        20.0
     """
     _checked("regional_psnr", pred, reference, roi, data_range=data_range)
     error = _mean_over((pred.detach().double() - reference.detach().double()) ** 2, roi.detach())
@@ -95,17 +110,27 @@ def regional_psnr(
 
 
 def seam_ratio(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, roi: torch.Tensor) -> torch.Tensor:
-    """How much steeper the fused image is along the region's border than its steeper source.
+    """Steepness of the fused image along the border of a region, relative to the steeper of both sources.
 
-    The mean in-plane gradient of `fused` over the two-voxel border of `roi` (one voxel on either side), over the mean there
-    of the larger of both sources' gradients; all in normalised units. About 1: no visible seam; a cut scores above.
+    The mean in-plane gradient of `fused` over the two-voxel border of `roi` (one voxel on either side) is divided by the mean
+    of the larger of both sources' gradients there. About 1 means that no seam is visible; a cut scores higher.
 
     Args:
-        fused, mri, ct: normalised, ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``.
-        roi: 0/1, same shape, usually bone.
+        fused, mri, ct: images in normalised units, ``[B, 1, X, Y, Z]`` or ``[B, 1, X, Y]``.
+        roi: 0/1 mask of the region, same shape, usually bone.
 
     Returns:
         ``[B]`` float64; NaN where the region has no border.
+
+    Raises:
+        InputError: when shapes differ.
+
+    Example:
+        >>> mri, ct = torch.rand(1, 1, 16, 16, 2), torch.rand(1, 1, 16, 16, 2)
+        >>> bone = torch.zeros_like(ct)
+        >>> bone[:, :, :5] = 1
+        >>> bool(seam_ratio(torch.where(bone > 0, ct + 3, mri), mri, ct, bone) > 1.5)  # a cut
+        True
     """
     _checked("seam_ratio", fused, mri, ct, roi)
 
@@ -129,21 +154,24 @@ def seam_ratio(fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, roi: to
 def hyperdense_shown(
     fused: torch.Tensor, mri: torch.Tensor, ct: torch.Tensor, dense: torch.Tensor, bone: torch.Tensor
 ) -> torch.Tensor:
-    """Share of the acute blood and calcium that the fused volume shows as the CT does, not as the MRI does.
+    """Share of the acute blood and calcium that the fused volume shows as the CT does.
 
-    Too small a region for any SSIM to notice, and what a reader looks for first. A voxel is shown where `fused` is nearer to
-    the CT's value than to the MRI's.
+    The region is too small to change any SSIM, yet it is what a reader looks for first. A voxel counts as shown if `fused` is
+    closer to the CT than to the MRI there.
 
     Args:
-        fused, mri, ct: normalised, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
+        fused, mri, ct: images in normalised units, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
             :func:`~roi_fusion.core.intensity.fusion_sources`.
-        dense: 0/1, same shape, from :func:`~roi_fusion.core.masks.hyperdense_mask`.
-        bone: 0/1, same shape. What lies within two voxels of it in plane, in the slice or in a neighbouring one, is left out,
-            and so are the first and the last slice: at vertex and skull base thick slices are dense by the skull that they
-            hold in part.
+        dense: 0/1 mask from :func:`~roi_fusion.core.masks.hyperdense_mask`, same shape.
+        bone: 0/1 mask of bone, same shape. Voxels within two voxels of bone in plane, in the same or a neighbouring slice, are
+            left out, and so are the first and the last slice: at vertex and skull base, thick slices are dense because they
+            contain part of the skull.
 
     Returns:
-        ``[B]`` float64; NaN where nothing is left.
+        ``[B]`` float64; NaN where no voxel is left.
+
+    Raises:
+        InputError: when shapes differ.
     """
     _checked("hyperdense_shown", fused, mri, ct, dense, bone)
     near = F.max_pool3d(F.pad(bone.float(), (1, 1), value=1.0), (5, 5, 3), stride=1, padding=(2, 2, 0))
@@ -213,12 +241,15 @@ class FusionMetrics(Cumulative):
 
 
 def baselines(image: torch.Tensor, bone: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What any method must beat, and its limit, in normalised units: average, maximum, paste (CT bone into the MRI), target F*.
+    """Fused volumes to compare with: ``average``, ``maximum``, ``paste`` (CT bone into the MRI) and the ``target`` F*.
 
     Args:
         image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
-        bone: 0/1, ``[B, 1, X, Y, Z]``.
-        weight: K, the share of the CT in the target.
+        bone: 0/1 mask of bone, ``[B, 1, X, Y, Z]``.
+        weight: share K of the CT in the target, ``[B, 1, X, Y, Z]``, see :func:`~roi_fusion.core.target.ct_weight`.
+
+    Returns:
+        Volumes ``[B, 1, X, Y, Z]`` in normalised units by name.
     """
     mri, ct = fusion_sources(image)
     return {

@@ -1,8 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Metrics of fusion, segmentation and calibration. What cannot be measured is NaN, never a number.
+"""Metrics of the lesion: overlap, surface distances in mm, detection, volume and calibration. Unmeasurable values are NaN.
 
-Fusion is compared in the reference's own scale with `data_range` given; lesions are compared by surface voxels in mm,
-as ``monai.metrics`` does when it is given spacing.
+Surfaces are compared voxel by voxel, as ``monai.metrics`` does when it is given the spacing.
 """
 
 from __future__ import annotations
@@ -114,7 +113,25 @@ def _lesion_f1(pred: np.ndarray, reference: np.ndarray) -> float:
 
 
 def lesion_region(pred: Array, reference: Array, *, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> np.ndarray:
-    """Where calibration is judged: both lesions and `margin_mm` around them, boolean. Far background flatters any model."""
+    """Region in which calibration is measured: both lesions with a margin, because distant background flatters any model.
+
+    Args:
+        pred, reference: 0/1 masks ``[X, Y, Z]``.
+        spacing_mm: voxel size along the array axes, in mm.
+        margin_mm: width of the margin, in mm.
+
+    Returns:
+        Boolean mask of the same shape; empty where both lesions are.
+
+    Raises:
+        InputError: as :func:`lesion_metrics`.
+
+    Example:
+        >>> lesion = np.zeros((9, 9, 3), bool)
+        >>> lesion[4, 4, 1] = True
+        >>> int(lesion_region(lesion, lesion, spacing_mm=(1.0, 1.0, 5.0), margin_mm=2.0).sum())
+        13
+    """
     p, r, spacing = _pair("lesion_region", pred, reference, spacing_mm)
     both = p | r
     if not both.any():

@@ -67,10 +67,20 @@ def _statistics(values: Sequence[float]) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean, median, deviation, bootstrap 95 % interval and counts per method and metric; also per volume class.
+    """Mean, median, standard deviation, bootstrap 95 % interval and counts per method and metric, also per volume class.
+
+    Args:
+        rows: a row per case and method, with ``case``, ``method``, ``volume_class`` and metrics as floats.
 
     Returns:
-        ``{"cases", "empty": {...}, "methods": {method: {metric: {...}}}, "by_volume_class": {class: {metric: {...}}}}``
+        ``{"cases", "counts": {...}, "methods": {method: {metric: {...}}}, "by_volume_class": {class: {metric: {...}}}}``
+
+    Example:
+        >>> row = {"case": "a", "method": "roi_fusion", "volume_class": "small"}
+        >>> summary = summarise([{**row, "lesion_dice": 0.5}, {**row, "case": "b", "lesion_dice": float("nan")}])
+        >>> dice = summary["methods"]["roi_fusion"]["lesion_dice"]
+        >>> summary["cases"], dice["mean"], dice["count"], dice["missing"]
+        (2, 0.5, 1, 1)
     """
     own = [r for r in rows if r["method"] == "roi_fusion"]
     methods = {}
@@ -89,7 +99,15 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``metrics.csv`` (a row per case and method) and ``summary.json``; returns the summary."""
+    """Write ``metrics.csv`` (a row per case and method) and ``summary.json``.
+
+    Args:
+        output_dir: folder to write to.
+        rows: as in :func:`summarise`.
+
+    Returns:
+        The summary.
+    """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     first = ["case", "method", "volume_class", "lesion_ml"]

@@ -16,8 +16,8 @@ from .. import __version__
 from ..data.history import read_history
 from ..errors import InputError
 from ..values import is_first_rank
+from .case_figure import case_figure
 from .plots import evaluation_figures, figure_uri, history_figures
-from .previews import case_figure
 
 __all__ = ["metrics_text", "write_report", "write_training_report"]
 
@@ -160,6 +160,24 @@ def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
     return sorted(results, key=lambda p: (dice.get(p.name, 2.0), p.name))
 
 
+def _case_block(path: Path) -> dict[str, str]:
+    """Name, line of facts and picture of one result folder."""
+    facts = json.loads((path / "result.json").read_text())
+    beside = Path(facts["mri"] or facts["ct"]).parent
+    labels = (beside / f"lesion_mask{ending}" for ending in (".nii.gz", ".nii"))
+    picture = figure_uri(case_figure(path, next((p for p in labels if p.is_file()), None)))
+    missing = f"made WITHOUT a {facts['missing'].upper()} · " if facts.get("missing") else ""
+    interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
+    between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
+    text = (
+        f"{missing}lesion {facts['lesion_ml']:.2f} mL{between} · "
+        f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
+        f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
+        f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"
+    )
+    return {"name": path.name, "facts": text, "data": picture}
+
+
 def write_report(output_dir: str | Path, *, history_dir: str | Path | None = None, max_cases: int = 24) -> Path | None:
     """Write ``report.html`` into a folder of results from its volumes, ``summary.json``, ``errors.json`` and a history.
 
@@ -189,30 +207,10 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         raise InputError(f"{folder}: expected a folder of results or of a training, found neither")
     cases = []
     for path in _case_order(folder, results)[:max_cases]:
-        facts = json.loads((path / "result.json").read_text())
-        label = next(
-            (
-                p
-                for p in (Path(facts["mri"] or facts["ct"]).parent / f"lesion_mask{e}" for e in (".nii.gz", ".nii"))
-                if p.is_file()
-            ),
-            None,
-        )
         try:
-            data = figure_uri(case_figure(path, label))
+            cases.append(_case_block(path))
         except InputError as e:
             refused[path.name] = str(e)
-            continue
-        missing = f"made WITHOUT a {facts['missing'].upper()} · " if facts.get("missing") else ""
-        interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
-        between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
-        text = (
-            f"{missing}lesion {facts['lesion_ml']:.2f} mL{between} · "
-            f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
-            f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
-            f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"
-        )
-        cases.append({"name": path.name, "facts": text, "data": data})
     shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""
     page = (
         Environment(autoescape=True)

@@ -23,9 +23,11 @@ from monai.utils import OptionalImportError
 from torch import nn
 
 from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.core.blocks import Pyramid, unfold_plane
+from roi_fusion.core.channels import split_raw
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.losses import RoiFusionLoss
-from roi_fusion.core.network import Pyramid, RoiFusionNet, unfold_plane
+from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.target import ct_weight, fusion_target
 from roi_fusion.engine.training import prepare_batch
 from roi_fusion.errors import InputError
@@ -161,9 +163,10 @@ class UngatedNet(RoiFusionNet):
 
     def compose(self, image: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
         """Raw output ``[B, 5, X, Y, Z]`` → prediction, with channel 4 as the fused image itself and a gate of 0.5."""
-        raw = raw.float()
-        head = (image != 0).any(dim=1, keepdim=True).to(raw.dtype)
-        return torch.cat([raw[:, 4:5] * head, raw[:, 0:3], torch.full_like(raw[:, 3:4], 0.5)], dim=1)
+        logits = split_raw(raw.float())
+        head = (image != 0).any(dim=1, keepdim=True).to(logits.residual.dtype)
+        half = torch.full_like(logits.gate, 0.5)
+        return torch.cat([logits.residual * head, logits.lesion, logits.brain, logits.bone, half], dim=1)
 
 
 class UngatedLoss(RoiFusionLoss):
@@ -192,9 +195,9 @@ class MriLesionNet(RoiFusionNet):
 
     def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Raw output ``[B, 5, X, Y, Z]`` whose lesion logit comes from the lesion pyramid."""
-        raw = super().decode(features[:-1], x_t, t)
+        raw = split_raw(super().decode(features[:-1], x_t, t))
         lesion = unfold_plane(self.lesion_out(F.silu(features[-1]))).permute(0, 1, 3, 4, 2)  # [B, 1, X, Y, Z]
-        return torch.cat([lesion[:, :, : x_t.shape[2], : x_t.shape[3]], raw[:, 1:]], dim=1)
+        return torch.cat(raw._replace(lesion=lesion[:, :, : x_t.shape[2], : x_t.shape[3]]), dim=1)
 
 
 @dataclass

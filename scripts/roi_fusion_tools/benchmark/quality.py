@@ -67,7 +67,7 @@ class QualityOptions:
         diffusion_cases: how many 96×96×8 crops the plain diffusion baseline is measured on.
         learning_rates: tried for each network.
         num_workers: processes that draw phantoms.
-        precision: of the network's passes, see :func:`~roi_fusion.core.network.autocast_for`.
+        precision: of the network's passes, see :func:`~roi_fusion.core.precision.autocast_for`.
         earlier: ``quality.json`` of a run with the same options and other shipped weights. What it holds of the trained
             networks, which do not depend on those, is taken over where this folder has none; for pairs of both, which need each
             case's numbers, there is no test then.

@@ -14,7 +14,8 @@ import numpy as np
 from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thick_axis_order
 from roi_fusion.data.io import Volume, check_pair, read_volume
-from roi_fusion.data.registration import Registration, measure, register, write_transform
+from roi_fusion.data.itk_bridge import write_transform
+from roi_fusion.data.registration import Registration, measure, register
 from roi_fusion.data.results import versions
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json

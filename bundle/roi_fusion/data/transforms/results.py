@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from ...core.facts import facts_of
 from ...core.intensity import IntensityMap, fusion_sources
 from ...values import PREDICTION_CHANNELS
 
@@ -24,12 +25,13 @@ class FusionResultd(MapTransform):
     where MRI and CT agree too closely to tell. The inferer's output stays as ``prediction``.
 
     Args:
-        keys: the inferer's output.
-        threshold: of the lesion probability.
+        keys: the inferer's output, ``[6, X, Y, Z]``.
+        threshold: lesion probability above which a voxel is lesion; None takes the one of the weights, which the inferer's
+            output carries (see :func:`~roi_fusion.core.facts.facts_of`).
         agreement: difference of the blended MRI and CT, in normalised units, below which the provenance is left open.
     """
 
-    def __init__(self, keys: str = "pred", threshold: float | torch.Tensor = 0.5, agreement: float = 0.1) -> None:
+    def __init__(self, keys: str = "pred", threshold: float | None = None, agreement: float = 0.1) -> None:
         super().__init__(keys)
         self.threshold, self.agreement = threshold, agreement
 
@@ -38,6 +40,7 @@ class FusionResultd(MapTransform):
         # MONAI Label leaves the prediction on the device and the case's volumes on the CPU.
         pred, image = d[self.keys[0]].cpu(), torch.as_tensor(d["image"]).cpu()
         channel = {n: torch.as_tensor(pred[i : i + 1]) for i, n in enumerate(PREDICTION_CHANNELS)}
+        threshold = facts_of(pred).lesion_threshold if self.threshold is None else self.threshold
         intensity = IntensityMap.from_case(d["intensity"])
         head = (image != 0).any(dim=0, keepdim=True)
         zero = torch.zeros_like(channel["fused"])
@@ -46,7 +49,7 @@ class FusionResultd(MapTransform):
         mri, ct = fusion_sources(image[None])
         open_question = (mri - ct)[0].abs() < self.agreement
         out = {
-            "pred": ((channel["lesion_prob"] > float(self.threshold)) & head).to(torch.uint8),
+            "pred": ((channel["lesion_prob"] > threshold) & head).to(torch.uint8),
             "fused": torch.where(head, fused, zero),
             "residual": torch.where(head, fused - without, zero),
             "lesion_prob": torch.where(head, channel["lesion_prob"], zero),
