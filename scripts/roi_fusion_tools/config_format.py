@@ -21,11 +21,11 @@ def format_config(content: Any) -> str:
     A list of numbers or words, and an object that holds nothing but values and such lists, stand on one line where they fit.
 
     Example:
-        >>> print(format_config({"patch_size": [96, 96, 16], "handlers": [{"_target_": "StatsHandler", "name": "train"}]}), end="")
+        >>> print(format_config({"patch_size": [96, 96, 16], "handlers": [{"name": "train"}]}), end="")
         {
             "patch_size": [96, 96, 16],
             "handlers": [
-                {"_target_": "StatsHandler", "name": "train"}
+                {"name": "train"}
             ]
         }
     """

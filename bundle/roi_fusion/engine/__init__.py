@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "calibration",
+        "case_metrics",
         "checkpoint",
         "doctor",
         "doctor_chart",
@@ -14,7 +15,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "evaluator",
         "handlers",
         "inferer",
-        "metric_handlers",
         "prediction",
         "run_record",
         "tracking",

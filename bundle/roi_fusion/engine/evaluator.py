@@ -23,8 +23,8 @@ from ..metrics.fusion import FusionComparison, baselines
 from ..metrics.lesion import LesionComparison
 from ..metrics.table import means_by_column
 from ..values import PREDICTION_CHANNELS
+from .case_metrics import CaseMetric, FusionMetric, LesionMetric, checked_metrics
 from .handlers import count_at_bounds
-from .metric_handlers import CaseMetric, FusionMetric, LesionMetric, checked_metrics
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -116,7 +116,7 @@ class CaseMetrics:
         with_baselines: also measure the baselines, once per case.
         guidance_masks: of :class:`CasePreparer`; a lesion that was given is no prediction and gets no score.
         metrics: column → metric, the evaluator's ``additional_metrics``; None:
-            :func:`~roi_fusion.engine.metric_handlers.default_metrics`.
+            :func:`~roi_fusion.engine.case_metrics.default_metrics`.
         score_of: metrics whose mean is the key metric; those that do not exist are left out.
 
     Raises:

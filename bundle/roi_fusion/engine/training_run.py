@@ -19,9 +19,7 @@ from .run_record import record_run
 __all__ = ["TrainingRun", "start_training"]
 
 
-def start_training(
-    output_dir: str | Path, seed: int, resume: str | None = None, initial_weights: str | None = None
-) -> None:
+def start_training(output_dir: str | Path, seed: int, resume: str | None = None, initial_weights: str | None = None) -> None:
     """Seed everything and make the folder of a training, before its network draws weights and its handlers open files.
 
     Args:

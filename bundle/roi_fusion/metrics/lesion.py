@@ -317,9 +317,7 @@ class LesionMetrics(Cumulative):
             outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and
                 the volume count them, and distances, whose other end is not here, are NaN.
         """
-        found = LesionComparison(
-            probability, label, spacing_mm=spacing_mm, threshold=threshold, outside_voxels=outside_voxels
-        )
+        found = LesionComparison(probability, label, spacing_mm=spacing_mm, threshold=threshold, outside_voxels=outside_voxels)
         row = {
             "lesion_dice": found.dice(),
             "lesion_nsd_2mm": found.nsd(self.tolerance_mm),
