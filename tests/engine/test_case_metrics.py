@@ -87,11 +87,8 @@ def test_the_window_of_the_ssim_is_a_setting() -> None:
     case = item()
     guess = case["image"][:1].as_tensor() + 0.3 * torch.randn(1, 24, 24, 4)
     parts = {k: case[k] > 0 for k in ("brain", "bone", "dense")}
-    from roi_fusion.core.intensity import IntensityMap
-
-    found = fusion.FusionComparison(
-        guess, case["image"].as_tensor(), **parts, intensity=IntensityMap.from_case(case["intensity"])
-    )
+    scale = IntensityMap.from_case(case["intensity"])
+    found = fusion.FusionComparison(guess, case["image"].as_tensor(), **parts, intensity=scale)
     assert RegionalSSIM("brain", window_size=5)(found) != RegionalSSIM("brain")(found)
     with pytest.raises(InputError, match="region: expected one of brain, bone, got 'skull'"):
         RegionalSSIM("skull")(found)

@@ -130,7 +130,7 @@ class TrackingHandler(MLFlowHandler):
         runs = self.client.search_runs(experiment.experiment_id) if experiment else []
         if self.run_name in {r.info.run_name for r in runs}:
             logger.warning("run_name: %s is taken in %s, this run gets a new name", self.run_name, self.experiment_name)
-            self.run_name = unique_run_name(self.run_name)
+            self.run_name = unique_run_name(str(self.run_name))
         super().start(engine)
         path = self.folder / "run.json"
         run = json.loads(path.read_text()) if path.is_file() else {}
