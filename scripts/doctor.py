@@ -5,7 +5,9 @@
 import sys
 
 from _cli import main
-from roi_fusion.engine.doctor import diagnose, prescription, read_chart
+from roi_fusion.engine.doctor import prescription
+from roi_fusion.engine.doctor_chart import read_chart
+from roi_fusion.engine.doctor_rules import diagnose
 
 
 def doctor(run_dir: str) -> None:

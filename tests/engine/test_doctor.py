@@ -2,170 +2,181 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
-from tests.engine.test_start_check import one_step_sampler, strided
+from tests.engine.test_doctor_rules import RUN, change, healthy
 
 from conftest import BUNDLE
-from roi_fusion.core.losses import COMPONENTS
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.core.schedule import Level, inference_levels, make_scheduler, sample
 from roi_fusion.data.cases import find_cases
-from roi_fusion.engine.doctor import Doctor, diagnose, gates, prescription, read_chart
-from roi_fusion.engine.doctor_rules import Chart
+from roi_fusion.engine.doctor import Doctor, case_scales, check_scales, check_schedule, prescription, scale_fault
+from roi_fusion.engine.doctor_chart import Chart, read_chart
+from roi_fusion.engine.doctor_rules import diagnose
 from roi_fusion.engine.evaluator import CaseMetrics
+from roi_fusion.engine.inferer import SamplingInferer
 from roi_fusion.errors import InputError
 
-RUN = {
-    "loss_weights": dict.fromkeys(COMPONENTS, 1.0),
-    "learning_rate_plan": {"peak": 1e-4, "final": 5e-5, "warmup_steps": 200, "total_steps": 8000},
-}
+# --- the checks at the start -----------------------------------------------------------------------------------------------
 
 
-def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
-    """A history as a good training writes it: noise, plateaus, a late jump, validation every fifth epoch."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for e in range(1, epochs + 1):
-        stage = 1 - math.exp(-e / 12) if e < 60 or e > 120 else 1 - math.exp(-60 / 12)  # a plateau of 60 epochs
-        wobble = 1 + 0.04 * rng.standard_normal()
-        losses = {"diffusion": 0.5, "brain": 0.15, "bone": 0.6, "lesion": 1.5, "masks": 3.0}
-        row = {"epoch": e, "iteration": 40 * e}
-        row.update({f"loss_{k}": v * (1.02 - stage) * wobble for k, v in losses.items()})
-        row["loss_total"] = sum(row[f"loss_{k}"] for k in losses)
-        shares = rng.dirichlet([4, 2, 8, 20, 30]) if e < 150 else np.array([0.04, 0.004, 0.2, 0.3, 0.456])  # brain has arrived
-        row.update({f"gradient_share_{k}": float(s) for k, s in zip(losses, shares)})
-        row["learning_rate"] = 1e-4 if 40 * e > 200 else 2e-5
-        row.update(
-            fused_min=-2.5 - 0.1 * rng.random(), fused_max=7 + rng.random(), fused_at_bounds=0.0, mri_std=1.0, ct_std=0.86
-        )
-        if e % 5 == 0:
-            # The lesion head finds nothing at first, as real ones do.
-            row["validation"] = {
-                "brain_ssim": 0.99 * stage,
-                "bone_ssim": 0.95 * stage,
-                "bone_psnr": 28 * stage,
-                "lesion_dice": 0.7 * stage if e > 10 else 0.0,
-                "brain_ssim_context": 0.92 * stage,
-                "bone_ssim_context": 0.8 * stage,
-                "n_empty_pred": 20.0 if e <= 10 else 2.0,
-                "n_empty_ref": 2.0,
-                "n_cases": 20.0,
-                "fused_at_bounds": 0.0,
-            }
-            row["baselines"] = {
-                "paste": {"brain_ssim_context": 0.94, "bone_ssim_context": 0.5},
-                "maximum": {"brain_ssim_context": 0.89, "bone_ssim_context": 0.8},
-            }
-        rows.append(row)
-    return rows
+def one_step_sampler(predict_x0, noise: torch.Tensor, levels: list[Level]) -> torch.Tensor:
+    """The seed's fault: DDPM coefficients of neighbouring timesteps on a strided list."""
+    scheduler = make_scheduler("ddim")
+    x = noise
+    for level in levels:
+        t = int(level.t)
+        alpha_bar, alpha = float(scheduler.alphas_cumprod[t]), 1 - float(scheduler.betas[t])
+        x0 = predict_x0(x, level)
+        epsilon = (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
+        x = (x - (1 - alpha) / (1 - alpha_bar) ** 0.5 * epsilon) / alpha**0.5
+    return x
 
 
-def codes(rows: list[dict], run: dict | None = None, start: dict | None = None) -> list[str]:
-    return [f.code for f in diagnose(Chart(rows, run if run is not None else RUN, start or {}))]
+def monai_sampler(predict_x0, noise: torch.Tensor, levels: list[Level]) -> torch.Tensor:
+    """MONAI's own stepping, whose state and timestep disagree."""
+    scheduler = make_scheduler("ddim")
+    scheduler.set_timesteps(len(levels))
+    x = noise
+    for t in scheduler.timesteps:
+        x, _ = scheduler.step(predict_x0(x, Level(float(t), 0, 0)), int(t), x)
+    return x
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 6, 11, 21, 60, 200])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_healthy_training_gets_no_finding_at_any_time(epochs: int, seed: int) -> None:
-    assert codes(healthy(epochs, seed)) == []
+@pytest.mark.parametrize("name", ["ddim", "rflow"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 20, 50, 1000])
+def test_the_sampler_passes(name: str, steps: int) -> None:
+    inferer = SamplingInferer(make_scheduler(name), num_inference_steps=steps)
+    assert check_schedule(inferer, make_scheduler(name)) is None
 
 
-def change(rows: list[dict], since: int = 1, validation: dict | None = None, **values: float) -> list[dict]:
-    for row in rows:
-        if row["epoch"] >= since:
-            row.update(values)
-            if validation and "validation" in row:
-                row["validation"].update(validation)
-    return rows
+def strided() -> list[Level]:
+    scheduler = make_scheduler("ddim")
+    return [
+        Level(float(t), float(scheduler.alphas_cumprod[t]) ** 0.5, float(1 - scheduler.alphas_cumprod[t]) ** 0.5)
+        for t in range(999, 0, -50)
+    ]
+
+
+def test_one_step_coefficients_are_found() -> None:
+    fault = check_schedule(SimpleNamespace(levels=strided(), sampler=one_step_sampler), make_scheduler("ddim"))
+    assert fault is not None
+    assert "the state carries noise" in fault
+
+
+def test_monais_own_stride_is_found() -> None:
+    fault = check_schedule(
+        SimpleNamespace(levels=inference_levels(make_scheduler("ddim"), 5), sampler=monai_sampler), make_scheduler("ddim")
+    )
+    assert fault is not None
+    assert "the state carries noise" in fault
+
+
+def test_training_and_sampling_on_different_schedules_are_found() -> None:
+    inferer = SamplingInferer(make_scheduler("rflow"), num_inference_steps=4)
+    assert check_schedule(inferer, make_scheduler("ddim")) is not None
+
+
+def test_a_sampler_that_stops_early_is_found() -> None:
+    def early(predict_x0, noise: torch.Tensor, levels: list[Level]) -> torch.Tensor:
+        states: list[torch.Tensor] = []
+        sample(predict_x0, noise, levels, on_step=lambda i, level, x, x0: states.append(x))
+        return states[-1]
+
+    scheduler = make_scheduler("rflow")
+    fault = check_schedule(SimpleNamespace(levels=inference_levels(scheduler, 4), sampler=early), scheduler)
+    assert fault is not None
+    assert "away from the clean state" in fault
+
+
+def pair(ct) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    head = torch.zeros(1, 20, 20, 4)
+    head[:, 2:18, 2:18] = 1
+    mri = torch.randn(1, 20, 20, 4)
+    return mri * head, ct(torch.randn(1, 20, 20, 4)) * head, head
 
 
 @pytest.mark.parametrize(
-    ("rows", "code", "since"),
+    ("ct", "fault"),
     [
-        (change(healthy(40), validation={"bone_ssim": 0.0001}), "zero_ssim", 5),
-        (change(healthy(40), validation={"brain_ssim": 0.0}), "zero_ssim", 5),
-        (change(healthy(20), validation={"bone_psnr": -4.5}), "negative_psnr", 15),
-        (change(healthy(12), loss_total=5.0), "flat_loss", 1),
-        (change(healthy(12), since=4, fused_at_bounds=812.0, fused_min=-3.0, fused_max=5.0), "bounds", 4),
-        (change(healthy(12), validation={"fused_at_bounds": 3.0}), "bounds", 5),
-        (change(healthy(12), validation={"lesion_dice": 1.0}), "too_good", 5),
-        (change(healthy(40), validation={"n_empty_pred": 20.0}), "nothing_predicted", 25),
-        (change(healthy(30), since=8, gradient_share_bone=0.002, loss_bone=0.5), "starved", 8),
-        (change(healthy(80), validation={"bone_ssim_context": 0.3, "brain_ssim_context": 0.8}), "worse_than_rules", 50),
-        (change(healthy(30), since=20, learning_rate=3e-3), "learning_rate", 20),
-        (change(healthy(30), since=20, learning_rate=1e-7), "learning_rate", 20),
+        (lambda z: z, None),
+        (lambda z: 1.6 * z, None),
+        (lambda z: (z - z.min()) / (z.max() - z.min()), "CT min-max scaled"),
+        (lambda z: 0.1 * z, "deviations a factor of"),
+        (lambda z: z + 0.5, "mean away from 0"),
     ],
 )
-def test_each_fault_is_named_with_its_epoch(rows: list[dict], code: str, since: int) -> None:
-    found = diagnose(Chart(rows, RUN))
-    assert [f.code for f in found] == [code]
-    assert found[0].since_epoch == since
-    assert found[0].cause
-    assert found[0].remedy
+def test_scales_of_a_case(ct, fault: str | None) -> None:
+    found = scale_fault(case_scales(*pair(ct)))
+    assert (found is None) if fault is None else fault in str(found)
 
 
-def test_faults_of_the_start() -> None:
-    assert codes(healthy(3), start={"schedule": "at timestep 949 the state carries noise 1.2", "scales": {}}) == ["schedule"]
-    assert codes([], start={"scales": {"c7": "CT min-max scaled: ..."}, "cases": 9}) == ["scales"]
-    assert codes(healthy(3), run={**RUN, "loss_weights": {**RUN["loss_weights"], "bone": 0.0}}) == ["zero_weight"]
+def test_every_loaded_case_is_measured() -> None:
+    good, bad = pair(lambda z: z), pair(lambda z: 0.01 * z)
+    cache = [{"case": n, **dict(zip(("image", "ct", "head"), p))} for n, p in (("a", good), ("b", bad), ("c", good))]
+    cases, broken = check_scales(SimpleNamespace(loaded=cache))
+    assert cases == 3
+    assert set(broken) == {"b"}
+    assert check_scales(object()) == (0, {})
 
 
-def test_a_diffusion_loss_that_falls_beside_a_zero_ssim_points_at_the_sampler() -> None:
-    found = diagnose(Chart(change(healthy(40), validation={"bone_ssim": 0.0, "brain_ssim": 0.0}), RUN))
-    assert [f.code for f in found] == ["zero_ssim", "zero_ssim"]
-    assert "the sampler does not follow its schedule" in found[0].cause
+# --- the handler on a history ----------------------------------------------------------------------------------------------
 
 
-def test_missing_numbers_are_findings_and_never_zeros() -> None:
-    rows = healthy(12)
-    del rows[7]["loss_total"], rows[7]["loss_lesion"]
-    assert codes(rows) == ["nan"]
-    rows = healthy(12)
-    del rows[4]["validation"]["brain_ssim"]
-    assert codes(rows) == ["nan"]
-
-
-def test_a_history_with_gaps_is_refused() -> None:
-    rows = healthy(12)
-    del rows[5]
-    with pytest.raises(InputError, match="expected every epoch once from 1 to 12, got epoch 7 behind 5"):
-        diagnose(Chart(rows))
-    with pytest.raises(InputError, match="got epoch 3 behind 3"):
-        diagnose(Chart([*healthy(3), *healthy(3)[2:]]))
-
-
-def test_a_folder_of_no_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the folder of a training, found no folder"):
-        read_chart(tmp_path / "none")
-    with pytest.raises(InputError, match="expected the history of a training"):
-        read_chart(tmp_path)
-    (tmp_path / "history.jsonl").write_text("")
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: expected JSON"):
-        read_chart(tmp_path)
-    with pytest.raises(InputError, match="stop_on: expected never or critical, got 'always'"):
-        Doctor(tmp_path, None, None, None, stop_on="always")
-
-
-def test_gates() -> None:
-    rows = healthy(60)
-    passed = {(g["epoch"], g["metric"]): g["passed"] for g in gates(Chart(rows))}
-    assert len(passed) == 8
-    assert all(passed.values())
-    early = [g["passed"] for g in gates(Chart(healthy(12)))]
-    assert early == [None] * 8
-    low = {(g["epoch"], g["metric"]): g["passed"] for g in gates(Chart(change(healthy(60), validation={"lesion_dice": 0.3})))}
-    assert low[(50, "lesion_dice")] is False
+def test_the_prescription_holds_findings_and_gates() -> None:
     text = prescription(Chart(change(healthy(60), validation={"lesion_dice": 0.3}), RUN))
     assert "60 epochs, 12 validations, 0 findings" in text
     assert "gate of epoch 50: lesion_dice > 0.4: MISSED (0.300)" in text
     assert "gate of epoch 20: loss_total falling: passed" in text
+
+
+def play(folder: Path, rows: list[dict], first: int = 0) -> None:
+    """A training that writes `rows` one an epoch, from epoch `first` on, with the doctor behind it."""
+    engine = Engine(lambda e, b: None)
+    history = folder / "history.jsonl"
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def _(e: Engine) -> None:
+        with history.open("a") as f:
+            f.write(json.dumps(rows[e.state.epoch - 1]) + "\n")
+
+    scheduler = make_scheduler("ddim")
+    Doctor(folder, object(), SamplingInferer(scheduler, num_inference_steps=2), scheduler).attach(engine)
+    engine.load_state_dict({"epoch": first, "max_epochs": len(rows), "epoch_length": 1})
+    engine.run([0], max_epochs=len(rows))
+
+
+def test_gates_are_said_once_when_they_are_reached_and_not_again_by_a_resumed_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="roi_fusion")
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    rows = change(healthy(52), since=21, validation={"bone_ssim": 0.2})
+    play(tmp_path, rows[:30])
+    assert [r.message for r in caplog.records if "gate" in r.message] == ["doctor: gate of epoch 20: passed"]
+    caplog.clear()
+    play(tmp_path, rows, first=30)
+    said = [r for r in caplog.records if "gate" in r.message]
+    assert [r.message for r in said] == ["doctor: gate of epoch 50: MISSED: bone_ssim 0.200, expected above 0.3"]
+    assert said[0].levelname == "WARNING"
+    notes = json.loads((tmp_path / "doctor.json").read_text())
+    assert notes["gate_results"] == {"20": "passed", "50": "MISSED: bone_ssim 0.200, expected above 0.3"}
+    missed = [g for g in notes["gates"] if not g["passed"]]
+    assert missed == [{"epoch": 50, "metric": "bone_ssim", "least": 0.3, "value": 0.2, "passed": False}]
+
+
+def test_stop_on_takes_two_words() -> None:
+    with pytest.raises(InputError, match="stop_on: expected never or critical, got 'always'"):
+        Doctor("somewhere", None, None, None, stop_on="always")
 
 
 # --- five faults injected into real trainings -------------------------------------------------------------------------------
@@ -236,7 +247,7 @@ def data(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 FAULTS = {
     "scales": minmax_ct(),
     "bounds": {"network_def#_target_": "tests.engine.test_doctor.ClampedNet"},
-    "schedule": {"validate#inferer#sampler": "$__import__('tests.engine.test_start_check', fromlist=['x']).one_step_sampler"},
+    "schedule": {"validate#inferer#sampler": "$__import__('tests.engine.test_doctor', fromlist=['x']).one_step_sampler"},
     "too_good": {"validate#key_metric#score#_target_": "tests.engine.test_doctor.ReferenceAsPrediction"},
     "zero_weight": {"beta": 0.0},
 }
@@ -252,7 +263,7 @@ def test_an_injected_fault_is_named(code: str, data: Path, tmp_path: Path, monke
     assert code in {f.code for f in found}
     assert next(f for f in found if f.code == code).severity == "critical"
     stored = json.loads((tmp_path / "run" / "doctor.json").read_text())
-    assert code in {f["code"] for f in stored}
+    assert code in {f["code"] for f in stored["findings"]}
     assert [f.code for f in found if f.severity == "critical"] == [code]
 
 
@@ -260,7 +271,10 @@ def test_a_healthy_training_is_left_in_peace(data: Path, tmp_path: Path) -> None
     chart = train(data, tmp_path / "run")
     assert diagnose(chart) == []
     assert chart.start["cases"] > 0
-    assert json.loads((tmp_path / "run" / "doctor.json").read_text()) == []
+    notes = json.loads((tmp_path / "run" / "doctor.json").read_text())
+    assert notes["findings"] == []
+    assert {g["passed"] for g in notes["gates"]} == {None}
+    assert notes["gate_results"] == {}
 
 
 def test_a_critical_finding_can_stop_the_training(data: Path, tmp_path: Path) -> None:

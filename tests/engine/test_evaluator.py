@@ -15,6 +15,7 @@ from tests.data.test_results import INTENSITY
 
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.data.cases import collate_cases
+from roi_fusion.engine.case_metrics import default_metrics
 from roi_fusion.engine.evaluator import CaseEvaluator, CaseMetrics, CasePreparer, require_results, volume_class
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.table import summarise, write_tables
@@ -127,13 +128,15 @@ def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
     def infer(inputs: torch.Tensor, network: torch.nn.Module, *args: object, **kwargs: object) -> torch.Tensor:
         return torch.cat([inputs[:, :1], torch.full_like(inputs[:, :1], 0.2), *[torch.zeros_like(inputs[:, :1])] * 4], dim=1)
 
+    metrics = default_metrics()
     evaluator = CaseEvaluator(
         device=torch.device("cpu"),
         val_data_loader=loader,
         network=FakeNet(),
         inferer=infer,
         prepare_batch=CasePreparer(),
-        key_val_metric={"score": CaseMetrics()},
+        key_val_metric={"score": CaseMetrics(metrics=metrics)},
+        additional_metrics=metrics,
     )
     evaluator.logger.disabled = True
     evaluator.run()

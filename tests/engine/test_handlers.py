@@ -12,12 +12,21 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
+from monai.handlers import TensorBoardStatsHandler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.core.test_losses import make_target, perfect
 
-from roi_fusion.core.losses import RoiFusionLoss
+from roi_fusion.core.losses import COMPONENTS, RoiFusionLoss
 from roi_fusion.data.history import read_history
 from roi_fusion.engine.checkpoint import CheckpointWriter
-from roi_fusion.engine.handlers import EpochSeeder, GradientClipper, NonFiniteGuard, TrainingStatistics, count_at_bounds
+from roi_fusion.engine.handlers import (
+    EpochSeeder,
+    GradientClipper,
+    LossComponents,
+    NonFiniteGuard,
+    TrainingStatistics,
+    count_at_bounds,
+)
 from roi_fusion.engine.writers import ErrorsWriter, HistoryWriter
 from roi_fusion.errors import InputError
 
@@ -110,6 +119,28 @@ def test_statistics_hold_every_component_and_its_share_of_the_gradient() -> None
     assert metrics["fused_min"] < metrics["fused_max"]
     assert metrics["fused_at_bounds"] == 0
     assert metrics["learning_rate"] == 0.25
+
+
+def test_tensorboard_gets_every_component_of_every_iteration(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    target = make_target()
+    loss = RoiFusionLoss()
+    expected: list[dict[str, float]] = []
+
+    def step(engine: Engine, batch: float) -> dict:
+        total = loss(perfect(target) + batch, target)
+        expected.append({k: float(v) for k, v in loss.components.items()})
+        engine.state.metrics["loss_total"] = float(total)
+        return {"loss": total}
+
+    engine = engine_of(step)
+    TensorBoardStatsHandler(log_dir=str(tmp_path), output_transform=LossComponents(loss)).attach(engine)
+    engine.run([0.1, 0.2, 0.3], max_epochs=1)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == {*(f"iteration_loss_{n}" for n in (*COMPONENTS, "total")), "loss_total"}
+    for name in expected[0]:
+        logged = [(e.step, e.value) for e in events.Scalars(f"iteration_loss_{name}")]
+        assert logged == [(n, pytest.approx(row[name], rel=1e-5)) for n, row in enumerate(expected, start=1)], name
+    assert not [w for w in recwarn if "non-scalar" in str(w.message)]
 
 
 def test_history_is_one_line_an_epoch_and_a_resume_drops_what_it_repeats(tmp_path: Path) -> None:

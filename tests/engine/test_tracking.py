@@ -17,6 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -27,7 +30,10 @@ from conftest import BUNDLE
 from roi_fusion import __version__
 from roi_fusion.config.knobs import KNOBS
 from roi_fusion.core.losses import COMPONENTS
-from roi_fusion.engine.tracking import TrackingHandler, unique_run_name
+from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.data.results import RESULT_FILES
+from roi_fusion.engine.handlers import TrainingEvents
+from roi_fusion.engine.tracking import FusionModel, TrackingHandler, bundle_copy, unique_run_name
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.fusion import FusionMetrics
 from roi_fusion.metrics.lesion import LesionMetrics
@@ -290,6 +296,8 @@ def test_sqlite_names_and_missing_numbers(local: str, tmp_path: Path) -> None:
     evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, epoch=0))
     (tmp_path / "history.jsonl").write_text(json.dumps({"epoch": 1, "iteration": 1, "loss_total": 1.0}) + "\n")
 
+    (tmp_path / "doctor.json").write_text(json.dumps({"findings": [], "gates": [], "gate_results": {"20": "passed"}}))
+
     def handler() -> TrackingHandler:
         return TrackingHandler(tmp_path, evaluator, BUNDLE, tracking_uri=local, run_name="mine")
 
@@ -298,8 +306,11 @@ def test_sqlite_names_and_missing_numbers(local: str, tmp_path: Path) -> None:
     def crash(engine: Engine, batch: int) -> None:
         raise ValueError("no such number")
 
+    engine = engine_with(handler(), crash)
     with pytest.raises(ValueError, match="no such number"):
-        engine_with(handler(), crash).run([0], max_epochs=1)
+        engine.run([0], max_epochs=1)
+    engine.state.error = ValueError("no such number")
+    engine.fire_event(TrainingEvents.FAILED)  # as TrainingRun does
     client = MlflowClient(local)
     found = client.search_runs(
         client.get_experiment_by_name("roi_fusion").experiment_id, order_by=["attributes.start_time ASC"]
@@ -309,6 +320,37 @@ def test_sqlite_names_and_missing_numbers(local: str, tmp_path: Path) -> None:
     assert found[1].info.run_name.startswith("mine_")
     assert found[1].data.tags["error"] == "no such number"
     assert found[0].data.metrics == {"loss_total": 0.5}  # NaN is left out
+    assert found[0].data.tags["gate_20"] == "passed"
+
+
+def test_a_training_that_fails_before_the_run_is_made_is_there_as_failed(local: str, tmp_path: Path) -> None:
+    engine = Engine(lambda e, b: None)
+    engine.logger.disabled = True
+
+    @engine.on(Events.STARTED)
+    def stop(_: Engine) -> None:
+        raise InputError("doctor: stopped the training")
+
+    TrackingHandler(tmp_path, None, BUNDLE, tracking_uri=local).attach(engine)
+    with pytest.raises(InputError) as error:
+        engine.run([0], max_epochs=1)
+    engine.state.error = error.value
+    engine.fire_event(TrainingEvents.FAILED)
+    client = MlflowClient(local)
+    found = client.search_runs(client.get_experiment_by_name("roi_fusion").experiment_id)
+    assert [r.info.status for r in found] == ["FAILED"]
+    assert found[0].data.tags["error"] == "doctor: stopped the training"
+
+
+def test_the_module_imports_without_mlflow_and_pandas() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('mlflow', 'pandas')))\n"
+        "from roi_fusion.engine import tracking\n"
+        "print(tracking.TrackingHandler.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=BUNDLE, capture_output=True, text=True)
+    assert done.stdout == "TrackingHandler\n", done.stderr[-2000:]
 
 
 def test_names_are_unique() -> None:
@@ -328,3 +370,54 @@ def test_a_missing_mlflow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("monai.handlers.MLFlowHandler.__init__", absent)
     with pytest.raises(InputError, match="expected mlflow, which is not installed: pip install mlflow"):
         TrackingHandler(tmp_path, None, BUNDLE)
+
+
+# --- the registered model, in process ----------------------------------------------------------------------------------------
+
+NETWORK = {
+    "_target_": "roi_fusion.core.network.RoiFusionNet",
+    "channels": [8, 8, 12, 12],
+    "denoiser_channels": [4, 4, 6],
+    "residual_bound": 0.25,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[FusionModel, SimpleNamespace]:
+    folder = tmp_path_factory.mktemp("registered")
+    (folder / "run.json").write_text(json.dumps({"network_def": NETWORK, "knobs": {"scheduler": "rflow"}}))
+    torch.manual_seed(0)
+    network = RoiFusionNet(channels=[8, 8, 12, 12], denoiser_channels=[4, 4, 6])
+    torch.save(network.state_dict(), folder / "model.pt")
+    bundle = bundle_copy(BUNDLE, folder, folder)
+    assert json.loads((bundle / "configs" / "inference.json").read_text())["scheduler"] == "rflow"
+    context = SimpleNamespace(artifacts={"bundle": str(bundle)})
+    found = FusionModel()
+    found.load_context(context)
+    return found, context
+
+
+def test_two_file_paths_become_result_files(model: tuple, tiny_dataset: Path, tmp_path: Path) -> None:
+    case = tiny_dataset / "phantom_0001"
+    pairs = pd.DataFrame([{"mri": str(case / "mri.nii.gz"), "ct": str(case / "ct.nii.gz"), "output_dir": str(tmp_path)}])
+    rows = model[0].predict(model[1], pairs)
+    assert rows["folder"].tolist() == [str(tmp_path / "phantom_0001")]
+    written = {p.name for p in (tmp_path / "phantom_0001").iterdir()}
+    assert written == {f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()} | {"result.json"}
+    lesion = nib.load(tmp_path / "phantom_0001" / "lesion.nii.gz")
+    volume = np.asarray(lesion.dataobj).sum() * np.prod(lesion.header.get_zooms()) / 1000
+    assert rows["lesion_ml"].tolist() == [pytest.approx(volume, rel=1e-5)]
+
+
+def test_bad_pairs_are_one_sentence(model: tuple, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model_input: expected the columns mri and ct, got image"):
+        model[0].predict(model[1], pd.DataFrame([{"image": "x"}]))
+    with pytest.raises(InputError, match=r"no\.nii\.gz: expected a volume, found no such file"):
+        model[0].predict(model[1], pd.DataFrame([{"mri": str(tmp_path / "no.nii.gz"), "ct": "x"}]))
+
+
+def test_a_training_without_weights_is_not_registered(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"register_model: expected best weights at .*, found none \(was there a validation\?\)"
+    ):
+        bundle_copy(BUNDLE, tmp_path, tmp_path / "copy")

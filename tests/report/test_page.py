@@ -78,6 +78,19 @@ def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_da
     assert "not for diagnosis" in page
 
 
+def test_the_gates_of_a_training_are_a_table(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text(json.dumps({"epoch": 1, "loss_total": 1.0}) + "\n")
+    assert "Gates" not in write_report(tmp_path).read_text()
+    gates = [
+        {"epoch": 20, "metric": "bone_psnr", "least": 5.0, "value": 12.3456, "passed": True},
+        {"epoch": 50, "metric": "lesion_dice", "least": 0.4, "value": None, "passed": False},
+    ]
+    (tmp_path / "doctor.json").write_text(json.dumps({"gates": gates}))
+    page = re.sub(r"\s+", "", write_report(tmp_path).read_text())
+    assert "<td>bone_psnr</td><td>20</td><td>5.0</td><td>12.346</td><td>passed</td>" in page
+    assert "<td>lesion_dice</td><td>50</td><td>0.4</td><td>–</td><td>MISSED</td>" in page
+
+
 def test_only_so_many_cases_and_it_says_so(tmp_path: Path, tiny_dataset: Path) -> None:
     for n in range(3):
         result(tmp_path, tiny_dataset, f"phantom_000{n}")

@@ -185,6 +185,7 @@ class CaseDataset(CacheDataset):
 
     Attributes:
         errors: refused cases, ``{case: sentence}``.
+        loaded: cases kept in memory, as the deterministic transforms have left them.
 
     Raises:
         InputError: with `cache`, when no case is left.
@@ -200,6 +201,7 @@ class CaseDataset(CacheDataset):
         progress: bool = True,
     ) -> None:
         self.errors: dict[str, str] = {}
+        self.loaded: list[dict[str, Any]] = []
         self._screen = cache
         super().__init__(
             data=list(data),
@@ -220,9 +222,9 @@ class CaseDataset(CacheDataset):
         if not good:
             raise InputError(f"expected at least one usable case, got none ({next(iter(self.errors.values()), 'no cases')})")
         self.data = [self.data[i] for i in good]
-        cache = [items[i] for i in good if i < keep_from]
-        self.cache_num = len(cache)
-        return cache
+        self.loaded = [items[i] for i in good if i < keep_from]
+        self.cache_num = len(self.loaded)
+        return self.loaded
 
     def _load_cache_item(self, idx: int) -> Any:
         try:

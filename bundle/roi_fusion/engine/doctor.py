@@ -2,15 +2,13 @@
 """The doctor: names the fault of a training, since when, its likely cause and the remedy.
 
 It reads what a training logs (``history.jsonl``, ``run.json``, ``start_check.json``), so it can look at a running one, at a
-finished one, or sit in the trainer as a handler. Each rule is a function of a :class:`Chart` and returns its findings.
+finished one, or sit in the trainer as a handler. The rules stand in ``doctor_rules``, the gates in ``doctor_chart``.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,95 +16,17 @@ import torch
 from ignite.engine import Events
 
 from ..core.schedule import Level, signal_and_noise
-from ..data.history import read_history
 from ..errors import InputError
 from ..values import is_first_rank, write_json
-from .doctor_rules import RULES, Chart, Finding
+from .doctor_chart import Chart, gate_results, gates, read_chart
+from .doctor_rules import diagnose
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = [
-    "GATES",
-    "Doctor",
-    "case_scales",
-    "check_scales",
-    "check_schedule",
-    "diagnose",
-    "gates",
-    "prescription",
-    "read_chart",
-    "scale_fault",
-]
+__all__ = ["Doctor", "case_scales", "check_scales", "check_schedule", "prescription", "scale_fault"]
 
 logger = logging.getLogger(__name__)
-
-
-def diagnose(chart: Chart) -> list[Finding]:
-    """All findings, critical ones first; none for a healthy training.
-
-    Raises:
-        InputError: when epochs are missing in the history or come twice.
-    """
-    epochs = [int(r["epoch"]) for r in chart.rows]
-    if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
-        last, gap = next((a, b) for a, b in pairwise(epochs) if b != a + 1)
-        raise InputError(f"history: expected every epoch once from {epochs[0]} to {epochs[-1]}, got epoch {gap} behind {last}")
-    found = [f for rule in RULES for f in rule(chart)]
-    return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))
-
-
-#: Epoch → (metric, least value) that a training on its way has passed.
-GATES: dict[int, tuple[tuple[str, float], ...]] = {
-    20: (("brain_ssim", 0.15), ("bone_psnr", 5.0), ("bone_ssim", 0.05)),
-    50: (("brain_ssim", 0.50), ("bone_psnr", 12.0), ("bone_ssim", 0.30), ("lesion_dice", 0.40)),
-}
-
-
-def gates(chart: Chart) -> list[dict[str, Any]]:
-    """The gates of epoch 20 and 50: each metric at the first validation from then on, passed or not; None: not reached."""
-    out = []
-    for epoch, limits in GATES.items():
-        at = next((r for r in chart.validated if r["epoch"] >= epoch), None)
-        for metric, least in limits:
-            value = at["validation"].get(metric) if at else None
-            passed = None if at is None else bool(value is not None and value > least)
-            out.append({"epoch": epoch, "metric": metric, "least": least, "value": value, "passed": passed})
-        if epoch == 20:
-            totals = [r["loss_total"] for r in chart.rows if r["epoch"] <= 20 and "loss_total" in r]
-            falling = totals[-1] < totals[0] if len(totals) > 1 and chart.rows[-1]["epoch"] >= 20 else None
-            out.append(
-                {
-                    "epoch": 20,
-                    "metric": "loss_total falling",
-                    "least": None,
-                    "value": totals[-1] if totals else None,
-                    "passed": falling,
-                }
-            )
-    return out
-
-
-def read_chart(run_dir: str | Path) -> Chart:
-    """The chart of a finished or running training.
-
-    Raises:
-        InputError: when the folder is none of a training.
-    """
-    folder = Path(run_dir)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected the folder of a training, found no folder")
-
-    def read(name: str) -> dict[str, Any]:
-        path = folder / name
-        try:
-            return json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as e:
-            raise InputError(f"{path}: expected JSON, got {e}") from None
-
-    start = read("start_check.json")
-    rows = read_history(folder) if (folder / "history.jsonl").is_file() or not start else []
-    return Chart(rows, read("run.json"), start)
 
 
 def prescription(chart: Chart) -> str:
@@ -122,19 +42,14 @@ def prescription(chart: Chart) -> str:
             f"   likely cause: {f.cause}",
             f"   remedy: {f.remedy}",
         ]
-    lines.append("")
-    for gate in gates(chart):
-        state = {None: "not reached", True: "passed", False: "MISSED"}[gate["passed"]]
-        expected = f" > {gate['least']:g}" if gate["least"] is not None else ""
-        value = f" ({gate['value']:.3f})" if gate["value"] is not None and gate["passed"] is not None else ""
-        lines.append(f"gate of epoch {gate['epoch']}: {gate['metric']}{expected}: {state}{value}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *map(str, gates(chart))])
 
 
 class Doctor:
     """Look at the training at its start and after every epoch, say each new finding once and keep all in ``doctor.json``.
 
-    Attach it behind the handler that writes the history.
+    The gates of epochs 20 and 50 are said when they are reached. ``doctor.json`` holds ``findings``, ``gates`` with all values,
+    and ``gate_results``, one sentence for each epoch that is reached. Attach it behind the handler that writes the history.
 
     Args:
         output_dir: folder of the training.
@@ -150,14 +65,10 @@ class Doctor:
     def __init__(self, output_dir: str | Path, dataset: Any, inferer: Any, scheduler: Any, stop_on: str = "never") -> None:
         if stop_on not in ("never", "critical"):
             raise InputError(f"stop_on: expected never or critical, got {stop_on!r}")
-        self.folder, self.dataset, self.inferer, self.scheduler, self.stop_on = (
-            Path(output_dir),
-            dataset,
-            inferer,
-            scheduler,
-            stop_on,
-        )
+        self.folder, self.dataset, self.stop_on = Path(output_dir), dataset, stop_on
+        self.inferer, self.scheduler = inferer, scheduler
         self._said: set[tuple[str, str]] = set()
+        self._gates_said: set[int] = set()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
@@ -168,24 +79,27 @@ class Doctor:
             checked, broken = check_scales(self.dataset)
             fault = check_schedule(self.inferer, self.scheduler)
             write_json(self.folder / "start_check.json", {"cases": checked, "scales": broken, "schedule": fault})
+            self._gates_said = set(gate_results(gates(read_chart(self.folder))))  # of the training that is resumed
             self._look(engine)
 
     def _look(self, engine: Engine) -> None:
         if not is_first_rank():
             return
-        found = diagnose(read_chart(self.folder))
-        write_json(self.folder / "doctor.json", [asdict(f) for f in found])
+        chart = read_chart(self.folder)
+        found, reached = diagnose(chart), gates(chart)
+        results = gate_results(reached)
+        content = {"findings": [asdict(f) for f in found], "gates": [asdict(g) for g in reached], "gate_results": results}
+        write_json(self.folder / "doctor.json", content)
+        for epoch in sorted(set(results) - self._gates_said):
+            self._gates_said.add(epoch)
+            level = logging.INFO if results[epoch] == "passed" else logging.WARNING
+            logger.log(level, "doctor: gate of epoch %d: %s", epoch, results[epoch])
         for finding in found:
             key = (finding.code, finding.what.split(" ")[0])
             if key not in self._said:
                 self._said.add(key)
-                logger.warning(
-                    "doctor: %s: %s; likely cause: %s; remedy: %s",
-                    finding.severity,
-                    finding.what,
-                    finding.cause,
-                    finding.remedy,
-                )
+                said = (finding.severity, finding.what, finding.cause, finding.remedy)
+                logger.warning("doctor: %s: %s; likely cause: %s; remedy: %s", *said)
         critical = [f for f in found if f.severity == "critical"]
         if critical and self.stop_on == "critical":
             raise InputError(
@@ -235,13 +149,13 @@ def scale_fault(scales: dict[str, float]) -> str | None:
 
 
 def check_scales(dataset: Any) -> tuple[int, dict[str, str]]:
-    """Measure every cached case of a training data set as it was loaded, before random transforms.
+    """Measure every case of a training data set that is kept in memory, as it was loaded, before random transforms.
 
     Returns:
         (cases looked at, ``{case: fault}``)
     """
     broken: dict[str, str] = {}
-    cache = [c for c in getattr(dataset, "_cache", []) if isinstance(c, dict) and {"image", "ct", "head"} <= set(c)]
+    cache = [c for c in getattr(dataset, "loaded", []) if isinstance(c, dict) and {"image", "ct", "head"} <= set(c)]
     for case in cache:
         mri, ct, head = (torch.as_tensor(case[k]) for k in ("image", "ct", "head"))
         fault = scale_fault(case_scales(mri, ct, head))

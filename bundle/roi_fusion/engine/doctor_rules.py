@@ -4,62 +4,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from ..core.losses import COMPONENTS
+from ..errors import InputError
+from .doctor_chart import Chart, Finding
 
-__all__ = ["Chart", "Finding"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault.
-
-    Attributes:
-        code: short name of the rule.
-        severity: ``"critical"`` (the training cannot become good) or ``"warning"``.
-        what: what was seen, with numbers.
-        since_epoch: first epoch at which it was seen; 0 is the start.
-        cause: the likely cause.
-        remedy: what to do.
-    """
-
-    code: str
-    severity: str
-    what: str
-    since_epoch: int
-    cause: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Everything the doctor knows of a training.
-
-    Attributes:
-        rows: lines of ``history.jsonl``, one an epoch.
-        run: ``run.json``: weights of the loss, plan of the learning rate, knobs.
-        start: ``start_check.json``: scales of each case as loaded, and the self-test of the schedule.
-    """
-
-    rows: Sequence[Mapping[str, Any]]
-    run: Mapping[str, Any] = field(default_factory=dict)
-    start: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def validated(self) -> list[Mapping[str, Any]]:
-        """Rows with validation metrics."""
-        return [r for r in self.rows if r.get("validation")]
-
-    def first_since(self, bad: Callable[[Mapping[str, Any]], bool], rows: Iterable[Mapping[str, Any]]) -> int | None:
-        """Epoch from which `bad` holds without a break up to the last of `rows`; None when it does not hold there."""
-        since = None
-        for row in rows:
-            since = (since if since is not None else int(row["epoch"])) if bad(row) else None
-        return since
-
+__all__ = ["diagnose"]
 
 _WEIGHT_KNOBS = {"brain": "--alpha", "bone": "--beta", "lesion": "--gamma"}
 
@@ -215,7 +168,7 @@ def _too_good(chart: Chart) -> list[Finding]:
             f"lesion Dice is {chart.validated[-1]['validation']['lesion_dice']:.4f} on every validation case",
             since,
             "a reference mask is scored as its own prediction",
-            "score the lesion head's output (pred), never label; see evaluation.CaseMetrics",
+            "score the lesion head's output (pred), never label; see roi_fusion.engine.evaluator.CaseMetrics",
         )
     ]
 
@@ -369,3 +322,17 @@ def _not_a_number(chart: Chart) -> list[Finding]:
             )
         )
     return out
+
+
+def diagnose(chart: Chart) -> list[Finding]:
+    """All findings, critical ones first; none for a healthy training.
+
+    Raises:
+        InputError: when epochs are missing in the history or come twice.
+    """
+    epochs = [int(r["epoch"]) for r in chart.rows]
+    if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
+        last, gap = next((a, b) for a, b in pairwise(epochs) if b != a + 1)
+        raise InputError(f"history: expected every epoch once from {epochs[0]} to {epochs[-1]}, got epoch {gap} behind {last}")
+    found = [f for rule in RULES for f in rule(chart)]
+    return sorted(found, key=lambda f: (f.severity != "critical", f.since_epoch))

@@ -19,10 +19,11 @@ from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
 from ..errors import InputError
-from ..metrics.fusion import FusionMetrics, baselines
-from ..metrics.lesion import LesionMetrics
-from ..metrics.table import _means
+from ..metrics.fusion import FusionComparison, baselines
+from ..metrics.lesion import LesionComparison
+from ..metrics.table import means_by_column
 from ..values import PREDICTION_CHANNELS
+from .case_metrics import CaseMetric, FusionMetric, LesionMetric, checked_metrics
 from .handlers import count_at_bounds
 
 if TYPE_CHECKING:
@@ -105,21 +106,37 @@ def volume_class(volume_ml: float) -> str:
 class CaseMetrics:
     """Measure every case of an evaluation, with average, maximum, paste and target as rows of the same table.
 
-    Attached under the name of the key metric, it leaves in ``engine.state``: ``metrics`` with the means of the network's rows
-    and the key metric, the mean of both context SSIMs and the lesion Dice, which no paste and no empty mask maximises;
-    ``baselines`` with the means of the other rows; ``case_rows`` with everything.
+    Attached under the name of the key metric, it leaves in ``engine.state``: ``case_rows`` with everything, which the metrics
+    publish their means of; ``baselines`` with the means of the other rows; and in ``metrics`` the counts and the key metric,
+    the mean of some metrics. By default these are both context SSIMs and the lesion Dice, which no paste and no empty mask
+    maximises.
 
     Args:
         threshold: of the lesion probability; a tensor is read when it is used.
         with_baselines: also measure the baselines, once per case.
         guidance_masks: of :class:`CasePreparer`; a lesion that was given is no prediction and gets no score.
+        metrics: column → metric, the evaluator's ``additional_metrics``; None:
+            :func:`~roi_fusion.engine.case_metrics.default_metrics`.
+        score_of: metrics whose mean is the key metric; those that do not exist are left out.
+
+    Raises:
+        InputError: for a metric under another name than its own, and for a part of the score that is not measured.
     """
 
     def __init__(
-        self, threshold: float | torch.Tensor = 0.5, with_baselines: bool = True, guidance_masks: str | Sequence[str] = ()
+        self,
+        threshold: float | torch.Tensor = 0.5,
+        with_baselines: bool = True,
+        guidance_masks: str | Sequence[str] = (),
+        metrics: Mapping[str, CaseMetric] | None = None,
+        score_of: Sequence[str] = ("brain_ssim_context", "bone_ssim_context", "lesion_dice"),
     ) -> None:
         self.threshold, self.with_baselines = threshold, with_baselines
         self.lesion_given = "lesion_mask" in mask_names(guidance_masks)
+        self.metrics, self.score_of = checked_metrics(metrics), tuple(score_of)
+        for name in self.score_of:
+            if name not in self.metrics:
+                raise InputError(f"score_of: expected measured metrics ({', '.join(self.metrics)}), got {name}")
         self._rows: list[dict[str, Any]] = []
         self._baseline_rows: dict[str, list[dict[str, Any]]] = {}
         self._name = "score"
@@ -148,16 +165,16 @@ class CaseMetrics:
         common, image, _ = parts = _case_regions(item)
         case, spacing = common["case"], spacing_of(item["image"])
         channel = {n: torch.as_tensor(prediction[i : i + 1]).cpu() for i, n in enumerate(PREDICTION_CHANNELS)}
-        row = _fusion_row(*parts, "roi_fusion", channel["fused"])
+        row = _fusion_row(*parts, "roi_fusion", channel["fused"], self.metrics)
         threshold = float(self.threshold)
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * _voxel_ml(item)
         if common["volume_class"] != "unknown" and not self.lesion_given:
             _, outside = _lesion_voxels(item)
-            row.update(
-                LesionMetrics()(
-                    channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold, outside_voxels=outside
-                )
+            lesion = LesionComparison(
+                channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold, outside_voxels=outside
             )
+            row.update({n: m(lesion) for n, m in self.metrics.items() if isinstance(m, LesionMetric)})
+            row["n_empty_pred"], row["n_empty_ref"] = float(lesion.empty_pred), float(lesion.empty_reference)
             if outside:
                 part = outside * _voxel_ml(item)
                 logger.warning(
@@ -168,16 +185,15 @@ class CaseMetrics:
         if self.with_baselines and case not in self._baseline_rows:
             bone, dense, brain = (torch.as_tensor(item[k]).cpu()[None] > 0 for k in ("bone", "dense", "brain"))
             volumes = baselines(image[None], bone, ct_weight(bone | dense, brain))
-            self._baseline_rows[case] = [_fusion_row(*parts, name, v[0]) for name, v in volumes.items()]
+            self._baseline_rows[case] = [_fusion_row(*parts, name, v[0], self.metrics) for name, v in volumes.items()]
         return [row, *self._baseline_rows.get(case, [])]
 
     def _publish(self, engine: Engine) -> None:
         rows = _gather(self._rows)
-        means = {m: _means([r for r in rows if r["method"] == m]) for m in dict.fromkeys(r["method"] for r in rows)}
+        means = {m: means_by_column([r for r in rows if r["method"] == m]) for m in dict.fromkeys(r["method"] for r in rows)}
         own = means.pop("roi_fusion", {})
-        parts = [own.get(k, math.nan) for k in ("brain_ssim_context", "bone_ssim_context", "lesion_dice")]
-        finite = [p for p in parts if math.isfinite(p)]
-        engine.state.metrics.update(own)
+        finite = [own[n] for n in self.score_of if math.isfinite(own.get(n, math.nan))]
+        engine.state.metrics.update({n: v for n, v in own.items() if n not in self.metrics})
         engine.state.metrics[self._name] = sum(finite) / len(finite) if finite else math.nan
         state: Any = engine.state
         state.baselines, state.case_rows = means, rows
@@ -220,13 +236,19 @@ def measure_fused(item: Mapping[str, Any], method: str, fused: torch.Tensor) -> 
         method: its name in the table.
         fused: in normalised units, ``[1, X, Y, Z]``.
     """
-    return _fusion_row(*_case_regions(item), method, fused)
+    return _fusion_row(*_case_regions(item), method, fused, checked_metrics(None))
 
 
 def _fusion_row(
-    common: dict[str, Any], image: torch.Tensor, regions: dict[str, Any], method: str, fused: torch.Tensor
+    common: dict[str, Any],
+    image: torch.Tensor,
+    regions: dict[str, Any],
+    method: str,
+    fused: torch.Tensor,
+    metrics: Mapping[str, CaseMetric],
 ) -> dict[str, Any]:
-    return {**common, "method": method, **FusionMetrics()(fused.cpu(), image, **regions)}
+    case = FusionComparison(fused.cpu(), image, **regions)
+    return {**common, "method": method, **{n: m(case) for n, m in metrics.items() if isinstance(m, FusionMetric)}}
 
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from ignite.engine import Events
+from ignite.engine import EventEnum, Events
 from monai.engines.utils import IterationEvents
 from monai.utils import set_determinism
 
@@ -20,9 +20,26 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["EmaUpdater", "EpochSeeder", "GradientClipper", "NonFiniteGuard", "TrainingStatistics", "count_at_bounds"]
+__all__ = [
+    "EmaUpdater",
+    "EpochSeeder",
+    "GradientClipper",
+    "LossComponents",
+    "NonFiniteGuard",
+    "TrainingEvents",
+    "TrainingStatistics",
+    "count_at_bounds",
+]
 
 logger = logging.getLogger(__name__)
+
+
+class TrainingEvents(EventEnum):
+    """Events of a whole training, which ignite's engine has none for."""
+
+    #: The training ended with an error, which ``engine.state.error`` holds. The first handler of ignite's EXCEPTION_RAISED that
+    #: raises ends the others, and MONAI's StatsHandler raises; every handler of this one is called.
+    FAILED = "training_failed"
 
 
 class EpochSeeder:
@@ -130,6 +147,23 @@ def count_at_bounds(fused: torch.Tensor, image: torch.Tensor) -> int:
         if int(mri[tied].unique().numel()) > 1 and int(ct[tied].unique().numel()) > 1:
             count += int(tied.sum())
     return count
+
+
+class LossComponents:
+    """The loss components of an iteration as plain numbers, for the ``output_transform`` of a handler that logs iterations.
+
+    Args:
+        loss: whose components of the last call are read.
+
+    Returns:
+        ``{"iteration_loss_<component>": number}``; the means over an epoch are called ``loss_<component>``.
+    """
+
+    def __init__(self, loss: RoiFusionLoss) -> None:
+        self.loss = loss
+
+    def __call__(self, output: Any = None) -> dict[str, float]:
+        return {f"iteration_loss_{k}": float(v.detach()) for k, v in self.loss.components.items()}
 
 
 class TrainingStatistics:

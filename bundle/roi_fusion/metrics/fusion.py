@@ -19,7 +19,15 @@ from ..errors import InputError
 from .lesion import _bounding_box
 from .table import mean_by_name
 
-__all__ = ["FusionMetrics", "baselines", "hyperdense_shown", "regional_psnr", "regional_ssim", "seam_ratio"]
+__all__ = [
+    "FusionComparison",
+    "FusionMetrics",
+    "baselines",
+    "hyperdense_shown",
+    "regional_psnr",
+    "regional_ssim",
+    "seam_ratio",
+]
 
 
 def _checked(name: str, first: torch.Tensor, *others: torch.Tensor, data_range: float = 1.0) -> None:
@@ -179,6 +187,77 @@ def hyperdense_shown(
     return _mean_over(((fused - ct).abs() < (fused - mri).abs()).double(), dense)
 
 
+class FusionComparison:
+    """A fused volume of one case beside its sources, each region in the reference's own [0, 1] scale.
+
+    Args:
+        fused: normalised, ``[1, X, Y, Z]``.
+        image: normalised MRI and CT, ``[2, X, Y, Z]``.
+        brain, bone, dense: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
+        intensity: constants of the case, which map all to the references' own scales.
+    """
+
+    def __init__(
+        self,
+        fused: torch.Tensor,
+        image: torch.Tensor,
+        *,
+        brain: torch.Tensor,
+        bone: torch.Tensor,
+        dense: torch.Tensor,
+        intensity: IntensityMap,
+    ) -> None:
+        fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
+        head = (image != 0).any(dim=1, keepdim=True)
+        box = (slice(None), slice(None), *_bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
+        self._fused, self._image, brain, self._bone, self._dense, self._head = (
+            t[box] for t in (fused, image, brain, bone, dense, head)
+        )
+        mri, ct = self._image[:, :1], self._image[:, 1:]
+        in_mri, in_ct = intensity.normalised_to_mri_scale, intensity.normalised_to_ct_scale
+        #: Region → (fused, reference, mask), ``[1, 1, X, Y, Z]`` each: the MRI is the brain's reference, the CT the bone's.
+        self._pairs = {
+            "brain": (in_mri(self._fused), in_mri(mri), brain),
+            "bone": (in_ct(undo_brighten_bone(self._fused) * self._head), in_ct(ct), self._bone),
+        }
+        self._has_both = bool(mri.any()) and bool(ct.any())
+
+    def _pair(self, region: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if region not in self._pairs:
+            raise InputError(f"region: expected one of {', '.join(self._pairs)}, got {region!r}")
+        return self._pairs[region]
+
+    def ssim(self, region: str, *, context: bool = False, window_size: int = 11, sigma: float = 1.5) -> float:
+        """:func:`regional_ssim` in ``"brain"`` (against the MRI) or ``"bone"`` (against the CT).
+
+        Raises:
+            InputError: for another region.
+        """
+        pair = self._pair(region)
+        return float(regional_ssim(*pair, data_range=1.0, context=context, window_size=window_size, sigma=sigma))
+
+    def psnr(self, region: str) -> float:
+        """:func:`regional_psnr` in ``"brain"`` or ``"bone"``, in dB.
+
+        Raises:
+            InputError: for another region.
+        """
+        return float(regional_psnr(*self._pair(region), data_range=1.0))
+
+    def global_ssim(self) -> float:
+        """Mean of both SSIMs over the whole head; NaN of a case that lacks MRI or CT."""
+        whole = [regional_ssim(a, b, self._head, data_range=1.0) for a, b, _ in self._pairs.values()]
+        return float((whole[0] + whole[1]) / (2 if self._has_both else math.nan))
+
+    def seam_ratio(self) -> float:
+        """:func:`seam_ratio` along the border of bone."""
+        return float(seam_ratio(self._fused, *fusion_sources(self._image), self._bone))
+
+    def hyperdense_shown(self) -> float:
+        """:func:`hyperdense_shown` of acute blood and calcium."""
+        return float(hyperdense_shown(self._fused, *fusion_sources(self._image), self._dense, self._bone))
+
+
 class FusionMetrics(Cumulative):
     """Fusion metrics per case, cumulated; missing values are NaN and stay out of the mean."""
 
@@ -212,26 +291,18 @@ class FusionMetrics(Cumulative):
             brain, bone, dense: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
             intensity: constants of the case, which map all to the references' own scales.
         """
-        fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
-        head = (image != 0).any(dim=1, keepdim=True)
-        box = (slice(None), slice(None), *_bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
-        fused, image, brain, bone, dense, head = (t[box] for t in (fused, image, brain, bone, dense, head))
-        mri, ct = image[:, :1], image[:, 1:]
-        in_mri, in_ct = intensity.normalised_to_mri_scale, intensity.normalised_to_ct_scale
-        pairs = {
-            "brain": (in_mri(fused), in_mri(mri), brain),
-            "bone": (in_ct(undo_brighten_bone(fused) * head), in_ct(ct), bone),
+        found = FusionComparison(fused, image, brain=brain, bone=bone, dense=dense, intensity=intensity)
+        values = {
+            "brain_ssim": found.ssim("brain"),
+            "bone_ssim": found.ssim("bone"),
+            "brain_ssim_context": found.ssim("brain", context=True),
+            "bone_ssim_context": found.ssim("bone", context=True),
+            "brain_psnr": found.psnr("brain"),
+            "bone_psnr": found.psnr("bone"),
+            "global_ssim": found.global_ssim(),
+            "seam_ratio": found.seam_ratio(),
+            "hyperdense_shown": found.hyperdense_shown(),
         }
-        row = {f"{n}_ssim": regional_ssim(*p, data_range=1.0) for n, p in pairs.items()}
-        row.update({f"{n}_ssim_context": regional_ssim(*p, data_range=1.0, context=True) for n, p in pairs.items()})
-        row.update({f"{n}_psnr": regional_psnr(*p, data_range=1.0) for n, p in pairs.items()})
-        whole = [regional_ssim(a, b, head, data_range=1.0) for a, b, _ in pairs.values()]
-        both = bool(mri.any()) and bool(ct.any())  # of a case that lacks one there is no such mean
-        row["global_ssim"] = (whole[0] + whole[1]) / (2 if both else math.nan)
-        sources = fusion_sources(image)
-        row["seam_ratio"] = seam_ratio(fused, *sources, bone)
-        row["hyperdense_shown"] = hyperdense_shown(fused, *sources, dense, bone)
-        values = {name: float(row[name]) for name in self.names}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ..errors import InputError
 from .calibration import Array, brier_score, expected_calibration_error
 from .table import mean_by_name
 
-__all__ = ["LesionMetrics", "lesion_metrics", "lesion_region"]
+__all__ = ["LesionComparison", "LesionMetrics", "MaskComparison", "lesion_metrics", "lesion_region"]
 
 
 def _binary(name: str, mask: Array) -> np.ndarray:
@@ -53,6 +54,92 @@ def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
     return tuple(box)
 
 
+class MaskComparison:
+    """A predicted and a reference lesion mask of one case; surface distances are computed once for all metrics that use them.
+
+    Both masks empty: every metric is NaN but the volume difference, which is 0. One empty: Dice, NSD and F1 are 0, and the
+    Hausdorff distance is the diagonal of the image.
+
+    Args:
+        pred, reference: 0/1 masks ``[X, Y, Z]`` (leading axes of length 1 are dropped).
+        spacing_mm: voxel size along the array axes, in mm.
+
+    Raises:
+        InputError: when shapes differ, spacing is missing or not positive, or a mask is not 0/1.
+
+    Example:
+        >>> import numpy as np
+        >>> lesion = np.zeros((8, 8, 4), dtype=bool)
+        >>> lesion[2:5, 2:5, 1:3] = True
+        >>> MaskComparison(np.roll(lesion, 1, axis=0), lesion, spacing_mm=(1.0, 1.0, 5.0)).hausdorff_mm(100)
+        1.0
+    """
+
+    def __init__(self, pred: Array, reference: Array, *, spacing_mm: Sequence[float]) -> None:
+        p, r, spacing = _pair("lesion_metrics", pred, reference, spacing_mm)
+        self.spacing_mm = spacing
+        self.n_pred, self.n_reference = int(np.count_nonzero(p)), int(np.count_nonzero(r))
+        self._voxel_ml = float(np.prod(spacing)) / 1000 if p.ndim == 3 else math.nan
+        self._diagonal_mm = float(np.linalg.norm(np.asarray(p.shape) * spacing))
+        box = _bounding_box(p | r, 1) if self.n_pred or self.n_reference else ...
+        self._pred, self._reference = p[box], r[box]
+
+    def _for_empty(self, value: float) -> float | None:
+        """NaN when both masks are empty, `value` when one is, None when none is."""
+        if self.n_pred and self.n_reference:
+            return None
+        return value if self.n_pred or self.n_reference else math.nan
+
+    @cached_property
+    def surface_distances_mm(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distances in mm of all surface voxels: of the prediction to the reference, and of the reference to the prediction."""
+        edge_p, edge_r = (m & ~ndimage.binary_erosion(m) for m in (self._pred, self._reference))
+        return _distances(edge_p, edge_r, self.spacing_mm), _distances(edge_r, edge_p, self.spacing_mm)
+
+    def dice(self) -> float:
+        """Dice coefficient, 0…1."""
+        empty = self._for_empty(0.0)
+        if empty is not None:
+            return empty
+        return 2.0 * int(np.count_nonzero(self._pred & self._reference)) / (self.n_pred + self.n_reference)
+
+    def nsd(self, tolerance_mm: float) -> float:
+        """Normalised surface Dice (Nikolov et al. 2021): share of both surfaces that lies within `tolerance_mm` of the other.
+
+        Raises:
+            InputError: for a negative tolerance.
+        """
+        if not tolerance_mm >= 0:
+            raise InputError(f"lesion_metrics: expected tolerance_mm of 0 or more, got {tolerance_mm}")
+        empty = self._for_empty(0.0)
+        if empty is not None:
+            return empty
+        distances = self.surface_distances_mm
+        return sum(int((d <= tolerance_mm).sum()) for d in distances) / sum(len(d) for d in distances)
+
+    def hausdorff_mm(self, percentile: float) -> float:
+        """The larger of both directed percentiles of surface distance, in mm.
+
+        Raises:
+            InputError: for a percentile outside of 0…100.
+        """
+        if not 0 <= percentile <= 100:
+            raise InputError(f"lesion_metrics: expected a percentile from 0 to 100, got {percentile}")
+        empty = self._for_empty(self._diagonal_mm)
+        if empty is not None:
+            return empty
+        return float(max(np.percentile(d, percentile) for d in self.surface_distances_mm))
+
+    def lesion_f1(self) -> float:
+        """F1 over 26-connected lesions, each found when one of its voxels is hit."""
+        empty = self._for_empty(0.0)
+        return _lesion_f1(self._pred, self._reference) if empty is None else empty
+
+    def volume_difference_ml(self) -> float:
+        """Predicted minus reference volume, in mL."""
+        return (self.n_pred - self.n_reference) * self._voxel_ml
+
+
 def lesion_metrics(
     pred: Array, reference: Array, *, spacing_mm: Sequence[float], tolerance_mm: float = 2.0
 ) -> dict[str, float]:
@@ -60,39 +147,23 @@ def lesion_metrics(
 
     Args:
         pred, reference: 0/1 masks ``[X, Y, Z]`` (leading axes of length 1 are dropped).
-        spacing_mm: voxel size along the array axes.
-        tolerance_mm: surface distance that still counts as agreement for `nsd`.
+        spacing_mm: voxel size along the array axes, in mm.
+        tolerance_mm: surface distance in mm that still counts as agreement for `nsd`.
 
     Returns:
-        ``dice``; ``nsd``, the normalised surface Dice at `tolerance_mm` (Nikolov et al. 2021); ``hd95_mm``, the larger of both
-        directed 95th percentiles of surface distance; ``lesion_f1`` over 26-connected lesions, found when one voxel is hit;
-        ``volume_difference_ml``, predicted minus reference. Both masks empty: all NaN but the volume difference, which is 0.
-        One empty: 0, 0, the diagonal of the image, 0.
+        ``dice``, ``nsd``, ``hd95_mm``, ``lesion_f1`` and ``volume_difference_ml`` of :class:`MaskComparison`.
 
     Raises:
-        InputError: when shapes differ, spacing is missing or not positive, or a mask is not 0/1.
+        InputError: when shapes differ, spacing is missing or not positive, a mask is not 0/1, or the tolerance is negative.
     """
-    p, r, spacing = _pair("lesion_metrics", pred, reference, spacing_mm)
-    if not tolerance_mm >= 0:
-        raise InputError(f"lesion_metrics: expected tolerance_mm of 0 or more, got {tolerance_mm}")
-    voxel_ml = float(np.prod(spacing)) / 1000 if p.ndim == 3 else float("nan")
-    n_pred, n_ref = np.count_nonzero(p), np.count_nonzero(r)
-    out: dict[str, float] = {"volume_difference_ml": (n_pred - n_ref) * voxel_ml}
-    if not n_pred and not n_ref:
-        return {"dice": np.nan, "nsd": np.nan, "hd95_mm": np.nan, "lesion_f1": np.nan, **out}
-    if not n_pred or not n_ref:
-        diagonal = float(np.linalg.norm(np.asarray(p.shape) * spacing))
-        return {"dice": 0.0, "nsd": 0.0, "hd95_mm": diagonal, "lesion_f1": 0.0, **out}
-    box = _bounding_box(p | r, 1)
-    p, r = p[box], r[box]
-    out["dice"] = 2.0 * np.count_nonzero(p & r) / (n_pred + n_ref)
-    edge_p, edge_r = (m & ~ndimage.binary_erosion(m) for m in (p, r))
-    to_reference, to_pred = _distances(edge_p, edge_r, spacing), _distances(edge_r, edge_p, spacing)
-    agreeing = int((to_reference <= tolerance_mm).sum()) + int((to_pred <= tolerance_mm).sum())
-    out["nsd"] = agreeing / (len(to_reference) + len(to_pred))
-    out["hd95_mm"] = float(max(np.percentile(to_reference, 95), np.percentile(to_pred, 95)))
-    out["lesion_f1"] = _lesion_f1(p, r)
-    return {k: float(out[k]) for k in ("dice", "nsd", "hd95_mm", "lesion_f1", "volume_difference_ml")}
+    pair = MaskComparison(pred, reference, spacing_mm=spacing_mm)
+    return {
+        "dice": pair.dice(),
+        "nsd": pair.nsd(tolerance_mm),
+        "hd95_mm": pair.hausdorff_mm(95),
+        "lesion_f1": pair.lesion_f1(),
+        "volume_difference_ml": pair.volume_difference_ml(),
+    }
 
 
 def _distances(points: np.ndarray, target: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -142,6 +213,84 @@ def lesion_region(pred: Array, reference: Array, *, spacing_mm: Sequence[float],
     return out
 
 
+class LesionComparison:
+    """The lesion head's probability of one case beside its reference; what several metrics need is computed once.
+
+    Args:
+        probability: of the lesion head, ``[1, X, Y, Z]``, 0…1.
+        label: 0/1, same shape.
+        spacing_mm: voxel size along the array axes, in mm.
+        threshold: probability above which a voxel is lesion.
+        outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and the
+            volume count them, and distances, whose other end is not here, are NaN.
+
+    Raises:
+        InputError: see :class:`MaskComparison`.
+    """
+
+    def __init__(
+        self,
+        probability: torch.Tensor,
+        label: torch.Tensor,
+        *,
+        spacing_mm: Sequence[float],
+        threshold: float = 0.5,
+        outside_voxels: int = 0,
+    ) -> None:
+        p, r = (np.asarray(torch.as_tensor(t).detach().cpu())[0] for t in (probability, label))
+        self._probability, self._mask, self._truth = p, p > threshold, r > 0
+        self._spacing_mm, self._outside = spacing_mm, outside_voxels
+        self._masks = MaskComparison(self._mask, self._truth, spacing_mm=spacing_mm)
+        self._regions: dict[float, np.ndarray] = {}
+
+    @property
+    def empty_pred(self) -> bool:
+        """Whether no voxel was predicted."""
+        return not self._masks.n_pred
+
+    @property
+    def empty_reference(self) -> bool:
+        """Whether the reference holds no lesion, here or beyond these arrays."""
+        return not self._masks.n_reference and not self._outside
+
+    def dice(self) -> float:
+        """Dice coefficient, 0…1."""
+        if not self._outside:
+            return self._masks.dice()
+        voxels = self._masks.n_pred + self._masks.n_reference + self._outside
+        return 2.0 * int((self._mask & self._truth).sum()) / voxels
+
+    def nsd(self, tolerance_mm: float) -> float:
+        """Normalised surface Dice at `tolerance_mm`, 0…1."""
+        return math.nan if self._outside else self._masks.nsd(tolerance_mm)
+
+    def hausdorff_mm(self, percentile: float) -> float:
+        """Hausdorff distance at `percentile`, in mm."""
+        return math.nan if self._outside else self._masks.hausdorff_mm(percentile)
+
+    def lesion_f1(self) -> float:
+        """F1 over lesions, 0…1."""
+        return math.nan if self._outside else self._masks.lesion_f1()
+
+    def volume_difference_ml(self) -> float:
+        """Predicted minus reference volume, in mL."""
+        return self._masks.volume_difference_ml() - self._outside * float(np.prod(self._spacing_mm)) / 1000
+
+    def _region(self, margin_mm: float) -> np.ndarray:
+        if margin_mm not in self._regions:
+            region = lesion_region(self._mask, self._truth, spacing_mm=self._spacing_mm, margin_mm=margin_mm)
+            self._regions[margin_mm] = region
+        return self._regions[margin_mm]
+
+    def calibration_error(self, margin_mm: float) -> float:
+        """Expected calibration error within `margin_mm` of both lesions."""
+        return expected_calibration_error(self._probability, self._truth, self._region(margin_mm))
+
+    def brier(self, margin_mm: float) -> float:
+        """Brier score within `margin_mm` of both lesions."""
+        return brier_score(self._probability, self._truth, self._region(margin_mm))
+
+
 class LesionMetrics(Cumulative):
     """Segmentation and calibration of the lesion head per case, cumulated; cases whose lesion is unknown give no row.
 
@@ -185,25 +334,18 @@ class LesionMetrics(Cumulative):
             outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and
                 the volume count them, and distances, whose other end is not here, are NaN.
         """
-        p, r = (np.asarray(torch.as_tensor(t).detach().cpu())[0] for t in (probability, label))
-        mask, truth = p > threshold, r > 0
-        found = lesion_metrics(mask, truth, spacing_mm=spacing_mm, tolerance_mm=self.tolerance_mm)
-        region = lesion_region(mask, truth, spacing_mm=spacing_mm, margin_mm=self.margin_mm)
+        found = LesionComparison(probability, label, spacing_mm=spacing_mm, threshold=threshold, outside_voxels=outside_voxels)
         row = {
-            "lesion_dice": found["dice"],
-            "lesion_nsd_2mm": found["nsd"],
-            "lesion_hd95_mm": found["hd95_mm"],
-            "lesion_f1": found["lesion_f1"],
-            "lesion_volume_difference_ml": found["volume_difference_ml"],
-            "lesion_ece": expected_calibration_error(p, truth, region),
-            "lesion_brier": brier_score(p, truth, region),
-            "n_empty_pred": float(not mask.any()),
-            "n_empty_ref": float(not truth.any() and not outside_voxels),
+            "lesion_dice": found.dice(),
+            "lesion_nsd_2mm": found.nsd(self.tolerance_mm),
+            "lesion_hd95_mm": found.hausdorff_mm(95),
+            "lesion_f1": found.lesion_f1(),
+            "lesion_volume_difference_ml": found.volume_difference_ml(),
+            "lesion_ece": found.calibration_error(self.margin_mm),
+            "lesion_brier": found.brier(self.margin_mm),
+            "n_empty_pred": float(found.empty_pred),
+            "n_empty_ref": float(found.empty_reference),
         }
-        if outside_voxels:
-            row["lesion_dice"] = 2.0 * int((mask & truth).sum()) / (int(mask.sum()) + int(truth.sum()) + outside_voxels)
-            row["lesion_volume_difference_ml"] -= outside_voxels * float(np.prod(spacing_mm)) / 1000
-            row.update(dict.fromkeys(("lesion_nsd_2mm", "lesion_hd95_mm", "lesion_f1"), math.nan))
         self.append(torch.tensor([row[n] for n in self.names], dtype=torch.float64))
         return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from scipy import stats
 
 from ..values import write_json
 
-__all__ = ["summarise", "write_tables"]
+__all__ = ["mean_of", "means_by_column", "summarise", "write_tables"]
 
 
 def mean_by_name(names: Sequence[str], buffer: Any) -> dict[str, float]:
@@ -33,11 +33,18 @@ def _metric_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [n for n in names if n != "lesion_ml"]
 
 
-def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def mean_of(values: Iterable[float]) -> float:
+    """Mean of the values that exist; NaN when none does."""
+    present = [v for v in values if not math.isnan(v)]
+    return sum(present) / len(present) if present else math.nan
+
+
+def means_by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean of every numeric column where it exists; counts are summed."""
     out = {}
     for name in _metric_names(rows):
-        values = [r[name] for r in rows if name in r and not math.isnan(r[name])]
-        out[name] = sum(values) if name in _COUNTS else (sum(values) / len(values) if values else math.nan)
+        values = [r[name] for r in rows if name in r]
+        out[name] = sum(v for v in values if not math.isnan(v)) if name in _COUNTS else mean_of(values)
     return out
 
 

@@ -91,6 +91,12 @@ Lesion scores are the head's own prediction; – means not measured. Empty masks
 </div>{% endif %}
 {% if curves %}<h2>Training</h2><div class="curves">{% for c in curves %}<img alt="{{ c.name }}" src="{{ c.data }}">{%
 endfor %}</div>{% endif %}
+{% if gates %}<h2>Gates</h2><p class="note">What a training should exceed at its first validation from an epoch on.</p>
+<div class="scroll"><table><thead><tr><th>metric</th><th>epoch</th><th>above</th><th>value</th><th>gate</th></tr></thead><tbody>
+{% for g in gates %}<tr><td>{{ g.metric }}</td><td>{{ g.epoch }}</td><td>{{ g.least if g.least is not none else "–" }}</td>
+<td>{{ "%.3f"|format(g.value) if g.value is not none else "–" }}</td>
+<td>{{ "not reached" if g.passed is none else "passed" if g.passed else "MISSED" }}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}
 {% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left.
 Red: predicted
 lesion; green: reference. Share of the MRI: grey where nothing can be told.</p>
@@ -147,6 +153,13 @@ def metrics_text(output_dir: str | Path) -> str:
     for i, head in enumerate(table["head"]):
         lines.append(head.ljust(width) + "".join(f"  {r['cells'][i]['value']:>18}" for r in table["rows"]))
     return "\n".join(lines)
+
+
+def _gates(training: Path) -> list[dict[str, Any]]:
+    """The gates of a training as its doctor has noted them; none without notes, or where an earlier version wrote a list."""
+    path = training / "doctor.json"
+    notes = json.loads(path.read_text()) if path.is_file() else {}
+    return notes.get("gates", []) if isinstance(notes, dict) else []
 
 
 def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
@@ -222,6 +235,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
             cases=cases,
             case_note=shown,
             curves=curves,
+            gates=_gates(history),
             plots=[{"name": n, "data": figure_uri(f, 85)} for n, f in evaluation_figures(folder).items()],
             table=_table(summary["methods"]) if summary else None,
             n_cases=summary["cases"] if summary else 0,
