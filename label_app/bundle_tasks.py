@@ -30,9 +30,9 @@ from roi_fusion.data.io import split_ending
 from roi_fusion.data.results import RESULT_FILES, write_volume
 from roi_fusion.data.splits import hold_back
 from roi_fusion.data.transforms.loading import CompleteCased
-from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import intensity_of
+from roi_fusion.engine.weights import load_weights
 from roi_fusion.engine.writers import ResultWriter
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.table import write_tables

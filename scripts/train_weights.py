@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.data.cases import link_file
 from roi_fusion.data.lesions import PackedLesions, parse_range
 from roi_fusion.engine.calibration import calibrate_checkpoint
-from roi_fusion.engine.checkpoint import sha256_of
+from roi_fusion.engine.checkpoint import publish_weights
+from roi_fusion.engine.weights import sha256_of
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 from roi_fusion_tools.phantoms.render import PhantomConfig
@@ -132,11 +132,9 @@ def train_weights(
         _train(root / name, data, epochs, [*fine, *start, *more])
     found = calibrate_checkpoint(root / "fresh_run" / "model.pt", calibration, None, root / "model.pt", precision="bf16")
     print(json.dumps(found, indent=2))
-    digest = sha256_of(root / "model.pt")
-    print(f"{root / 'model.pt'} sha256 {digest}")
+    print(f"{root / 'model.pt'} sha256 {sha256_of(root / 'model.pt')}")
     if publish:
-        shutil.copyfile(root / "model.pt", BUNDLE_ROOT / "models" / "model.pt")
-        (BUNDLE_ROOT / "models" / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
+        publish_weights(root, BUNDLE_ROOT / "models")
 
 
 def _data_set(folder: Path, train: list[Path], val: Path) -> Path:

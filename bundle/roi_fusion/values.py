@@ -13,7 +13,7 @@ import ignite.distributed as idist
 
 from .errors import InputError
 
-__all__ = ["PREDICTION_CHANNELS", "as_bool", "write_json"]
+__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "write_json"]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
@@ -35,6 +35,11 @@ def _finite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [_finite(v) for v in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def printable(text: str) -> str:
+    """A name as UTF-8 can hold it: bytes of a file name that are none come as ``\\udcff``."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def as_bool(name: str, value: Any) -> bool:

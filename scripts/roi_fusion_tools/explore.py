@@ -16,8 +16,10 @@ from scipy.stats import entropy
 from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.cases import CASE_FILES, find_cases, sentence_for
 from roi_fusion.data.grids import spacing_of
+from roi_fusion.data.plausibility import Placed, judge_pair, repair_ct
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
 from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd
+from roi_fusion.data.transforms.plausibility import placed
 
 __all__ = ["FLAGS", "explore", "look_at_case"]
 
@@ -33,6 +35,8 @@ FLAGS = {
     "saturated": "more than 2 % of the head lie at the volume's highest value",
     "truncated": "the field of view cuts the head above the orbits",
     "no_brain": "no brain is found inside the skull",
+    "implausible": "cannot be a head in HU, or MRI and CT show no common one: training and inference refuse the case",
+    "doubtful": "a part that was not seen, an unusual volume, or a CT that was mended: training and inference warn of it",
     "unreadable": "the case cannot be read",
 }
 
@@ -179,6 +183,7 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         if head.any():
             volumes = {"head": head, "bone": bone, "brain": brain}
             out["volumes_ml"].update({n: round(float(m.sum()) * voxel_ml, 1) for n, m in volumes.items()})
+        found += _plausibility_flags(stored)
         axes = nib.aff2axcodes(np.asarray(loaded["image"].affine))
         found += _head_flags(mri, ct, head, brain, axes, spacing)
         if head.any():
@@ -193,6 +198,16 @@ def _unit_flags(mri: Mapping[str, float], ct: Mapping[str, float]) -> Iterator[t
         yield "ct_not_in_hu", f"CT from {ct['min']:g} to {ct['max']:g}"
         if _looks_like_hu(mri):
             yield "swapped", f"MRI from {mri['min']:g} to {mri['max']:g}"
+
+
+def _plausibility_flags(stored: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The judgement that training and inference make of a pair as it is stored."""
+    mri, ct = placed(stored["image"]), placed(stored["ct"])
+    repaired, unseen, notices = repair_ct(ct.array)
+    judged = judge_pair(mri, Placed(repaired, ct.affine), ct_unseen=unseen)
+    for name, sentences in (("implausible", judged.refusals), ("doubtful", [*notices, *judged.warnings])):
+        if sentences:
+            yield name, "; ".join(sentences)
 
 
 def _head_flags(

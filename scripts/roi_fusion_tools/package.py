@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from roi_fusion.config.knobs import BUNDLE_ROOT
-from roi_fusion.engine.checkpoint import check_weights, sha256_of
+from roi_fusion.engine.weights import check_weights, sha256_of
 from roi_fusion.errors import InputError
 
 __all__ = ["FOLDER_NAME", "bundle_files", "write_package"]

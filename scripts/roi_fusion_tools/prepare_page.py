@@ -28,6 +28,7 @@ FLAGS = {
     "brain_volume": "brain outside of 900 to 2200 mL: part of it is missing, or its mask is wrong",
     "bone_volume": "bone below 150 mL: part of the skull is missing, or its mask is wrong",
     "large_move": "moved by more than 30 mm or 20°",
+    "doubtful": "what training and inference will warn of, see the notes: a part not seen, an unusual volume",
 }
 
 

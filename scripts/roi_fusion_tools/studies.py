@@ -29,9 +29,9 @@ from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.uncertainty import entropy_bits
 from roi_fusion.data.cases import each_item, link_file
 from roi_fusion.data.grids import spacing_of
-from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
+from roi_fusion.engine.weights import load_weights
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.calibration import volume_interval
 from roi_fusion.metrics.lesion import lesion_region

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from monai.bundle import ConfigParser
 
-from roi_fusion.config.bundle_run import calling_parser, print_input_errors_as_sentences
+from roi_fusion.config.bundle_run import calling_parser, print_errors_as_sentences
 from roi_fusion.config.check import check_knobs
 from roi_fusion.errors import InputError
 
@@ -61,7 +61,7 @@ def test_an_input_error_ends_the_bundle_command_in_one_sentence(
 ) -> None:
     as_main(monkeypatch, "monai.bundle.__main__")
     for _ in range(3):  # every run list of a process begins with it
-        print_input_errors_as_sentences()
+        print_errors_as_sentences()
     wrapped = RuntimeError("Failed to evaluate '$...'")
     wrapped.__cause__ = InputError("ct.nii.gz: expected a CT in HU, got values from 0 to 255")
     end_with(wrapped)
@@ -77,5 +77,5 @@ def test_an_input_error_ends_the_bundle_command_in_one_sentence(
 def test_other_processes_keep_their_hook(name: str, seen: list[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     as_main(monkeypatch, name)
     before = sys.excepthook
-    print_input_errors_as_sentences()
+    print_errors_as_sentences()
     assert sys.excepthook is before

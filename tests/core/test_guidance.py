@@ -6,8 +6,9 @@ import torch
 
 from roi_fusion.core.facts import facts_of
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
-from roi_fusion.core.intensity import compand_hu, fusion_sources
+from roi_fusion.core.intensity import HU_POINTS, SCALED_POINTS, compand_hu, fusion_sources
 from roi_fusion.core.network import RoiFusionNet
+from roi_fusion.core.regional_energy import find_regions
 from roi_fusion.core.schedule import Level, make_scheduler
 from roi_fusion.engine.inferer import SamplingInferer
 from roi_fusion.errors import InputError
@@ -201,3 +202,21 @@ def test_bad_settings_are_refused(net: RoiFusionNet) -> None:
         GuidedDraw(RoiGuidance(), net, image, masks={"brain_mask": brain[..., :3]})
     with pytest.raises(InputError, match="guidance_masks"):
         GuidedDraw(RoiGuidance(), net, image, masks={"skull": brain})
+
+
+def test_guidance_reads_the_ct_by_the_curve_that_it_was_companded_with() -> None:
+    """With the default curve it would read 45 HU as 78, and take oedema beside grey matter for blood."""
+    curve = ((-1000.0, -100.0, 0.0, 40.0, 300.0, 1500.0), SCALED_POINTS)
+    hu = torch.full((1, 1, 32, 32, 8), 30.0)
+    hu[:, :, 10:22, 10:22, 2:6] = 45
+    image = torch.cat([torch.ones_like(hu), compand_hu(hu, *curve)], dim=1)
+    raw = torch.zeros(1, 5, *hu.shape[2:])
+    raw[:, 3] = 9.0  # the gate: all from the MRI
+    masks = {"brain_mask": torch.ones_like(hu), "bone_mask": torch.zeros_like(hu)}
+    found = [
+        find_regions(raw, image, (0.0, 1.0), (1.0, 1.0, 5.0), masks, c).from_ct for c in (curve, (HU_POINTS, SCALED_POINTS))
+    ]
+    assert float(found[0].max()) < 0.01
+    assert float(found[1][..., 4].max()) > 0.9
+    settings = RoiGuidance(hu_points=curve[0], scaled_points=curve[1])
+    assert (settings.hu_points, settings.scaled_points) == curve

@@ -1,56 +1,27 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import pickle
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
 
-from roi_fusion.engine.checkpoint import load_weights, prepare_folder, prepare_training
+from roi_fusion.engine.checkpoint import (
+    CheckpointWriter,
+    prepare_folder,
+    prepare_training,
+    publish_weights,
+    run_training,
+)
+from roi_fusion.engine.weights import load_weights, record_of, sha256_of
 from roi_fusion.errors import InputError
 
 
 def net(width: int = 3) -> torch.nn.Module:
     return torch.nn.Linear(2, width)
-
-
-def test_weights_load_bare_or_from_the_averages_of_a_training(tmp_path: Path) -> None:
-    source, target = net(), net()
-    torch.save(source.state_dict(), tmp_path / "model.pt")
-    load_weights(target, tmp_path / "model.pt")
-    assert torch.equal(target.weight, source.weight)
-    averaged = torch.optim.swa_utils.AveragedModel(net())
-    torch.save({"ema": averaged.state_dict(), "trainer": {}}, tmp_path / "last.pt")
-    load_weights(target, tmp_path / "last.pt")
-    assert torch.equal(target.weight, averaged.module.weight)
-
-
-def test_weights_that_do_not_fit_are_refused_in_one_sentence(tmp_path: Path) -> None:
-    def sentence(path: Path) -> str:
-        with pytest.raises(InputError) as e:
-            load_weights(net(), path)
-        assert "\n" not in str(e.value)
-        assert str(e.value).startswith(str(path))
-        return str(e.value)
-
-    assert "found no such file" in sentence(tmp_path / "none.pt")
-    torch.save(net(4).state_dict(), tmp_path / "other.pt")
-    assert "got another's (0 missing, 0 unknown, 2 of other shape, first bias)" in sentence(tmp_path / "other.pt")
-    torch.save(torch.nn.Conv2d(1, 1, 1, bias=False).state_dict() | {"x": torch.zeros(1)}, tmp_path / "extra.pt")
-    assert "1 missing, 1 unknown" in sentence(tmp_path / "extra.pt")
-    data = (tmp_path / "other.pt").read_bytes()
-    (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
-    assert "cannot be read" in sentence(tmp_path / "cut.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    assert "expected weights of this network" in sentence(tmp_path / "text.pt")
-    torch.save({"weight": Path("x")}, tmp_path / "pickled.pt")
-    assert "pickled objects" in sentence(tmp_path / "pickled.pt")
-    (tmp_path / "evil.pt").write_bytes(pickle.dumps({"weight": print}))
-    assert "pickled objects" in sentence(tmp_path / "evil.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    assert "expected a state_dict of tensors, got list" in sentence(tmp_path / "list.pt")
 
 
 def trainer(epochs: int = 3) -> tuple[SupervisedTrainer, dict]:
@@ -90,13 +61,78 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
         prepare_training(engine, tmp_path, str(tmp_path / "model.pt"), None, objects, [])
     prepare_training(engine, tmp_path, None, None, objects, [])
     engine.run()
-    done, same = trainer(2)
-    with pytest.raises(InputError, match="expected an unfinished training, got one of 2 epochs with max_epochs 2"):
-        prepare_training(done, tmp_path, str(tmp_path / "last.pt"), None, same, [])
     other, objects = trainer(9)
     objects["model"] = net(7)
     with pytest.raises(InputError, match="expected a checkpoint of this training, got another"):
         prepare_training(other, tmp_path, str(tmp_path / "last.pt"), None, objects, [])
+
+
+def test_a_training_that_was_killed_after_its_last_epoch_has_only_its_report_left(tmp_path: Path) -> None:
+    engine, objects = trainer(2)
+    prepare_training(engine, tmp_path, None, None, objects, [])
+    run_training(engine)
+    done, same = trainer(2)
+    prepare_training(done, tmp_path, str(tmp_path / "last.pt"), None, same, [])
+    run_training(done)  # ignite would start it again from the first epoch
+    assert done.state.epoch == 2
+    assert torch.equal(same["model"].weight, objects["model"].weight)
+
+
+def cases(folder: Path, text: str = "mri") -> SimpleNamespace:
+    folder.mkdir(exist_ok=True)
+    (folder / "mri.nii.gz").write_text(text)
+    return SimpleNamespace(data=[{"case": "a", "image": str(folder / "mri.nii.gz")}], errors={})
+
+
+def test_a_data_set_that_changed_is_resumed_only_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine, objects = trainer(1)
+    prepare_training(engine, tmp_path, None, None, objects, [cases(tmp_path / "d")])
+    engine.run()
+    last = str(tmp_path / "last.pt")
+
+    def resume(text: str, **knobs: object) -> None:
+        again, restored = trainer(5)
+        prepare_training(again, tmp_path, last, None, restored, [cases(tmp_path / "d", text)], **knobs)
+        assert again.state.epoch == 1
+
+    resume("mri")
+    with pytest.raises(InputError, match="got a data set that changed since; --resume_changed true goes on with it"):
+        resume("another mri")
+    resume("another mri", resume_changed="true")
+    assert "a data set that changed since" in caplog.text
+
+
+def test_a_training_is_not_resumed_with_another_schedule(tmp_path: Path) -> None:
+    def writer(scheduler: str) -> CheckpointWriter:
+        return CheckpointWriter(tmp_path, "model.pt", {}, bare=True, record={"scheduler": scheduler})
+
+    engine, objects = trainer(1)
+    best = writer("ddim")
+    best.objects = {"model": objects["model"]}
+    prepare_training(engine, tmp_path, None, best, objects, [])
+    engine.run()
+    again, restored = trainer(5)
+    with pytest.raises(InputError, match=r"scheduler: expected ddim, which .*last\.pt was trained with, got rflow"):
+        prepare_training(again, tmp_path, str(tmp_path / "last.pt"), writer("rflow"), restored, [])
+
+
+def test_published_weights_bring_their_hash_and_record(tmp_path: Path) -> None:
+    run, models = tmp_path / "run", tmp_path / "models"
+    models.mkdir()
+    torch.save(net(1).state_dict(), models / "model.pt")
+    (models / "model.pt.sha256").write_text(f"{sha256_of(models / 'model.pt')}  model.pt\n")
+    engine, objects = trainer(1)
+    CheckpointWriter(run, "model.pt", {"model": objects["model"]}, bare=True, record={"scheduler": "rflow"}).attach(engine)
+    engine.run()
+    (run / "run.json").write_text('{"knobs": {}}')
+    publish_weights(run, models)
+    loaded = net(1)
+    load_weights(loaded, models / "model.pt")  # its sha256 file is asked
+    assert torch.equal(loaded.weight, objects["model"].weight)
+    noted = record_of(loaded)
+    assert (noted["scheduler"], noted["sha256"], noted["epoch"]) == ("rflow", sha256_of(models / "model.pt"), 1)
+    assert json.loads((run / "run.json").read_text())["weights"]["sha256"] == noted["sha256"]
+    assert (models / "previous.pt").is_file()
 
 
 def test_an_earlier_training_is_moved_aside_and_not_lost(tmp_path: Path) -> None:

@@ -206,12 +206,12 @@ def test_checkpoints_are_bare_or_whole_and_only_better_ones_replace(tmp_path: Pa
     epoch(5, 5.0, 0.4)
     assert stored() == 5.0
     whole = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert set(whole) == {"model", "best"}
+    assert set(whole) == {"model", "best", "record"}
     assert whole["best"] == {"best": 0.4}
     fresh = CheckpointWriter(tmp_path, "model.pt", {"model": model}, bare=True, best_of=evaluator)
     fresh.load_state_dict(whole["best"])
     assert fresh.best == 0.4
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt"]  # no scratch file stays
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt", "model.pt.json"]  # no scratch file stays
 
 
 def test_refused_cases_are_written(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tests.engine.test_prediction import examples, run_examples
 
 from conftest import BUNDLE, ROOT
 from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.prediction import prepare
+from roi_fusion.engine.weights import load_weights
 from roi_fusion.errors import InputError
 from roi_fusion_tools.export import FORMATS, TOLERANCE, export_model
 

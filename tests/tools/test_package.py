@@ -14,7 +14,7 @@ import torch
 
 from conftest import BUNDLE
 from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.engine.checkpoint import check_weights, sha256_of
+from roi_fusion.engine.weights import check_weights, sha256_of
 from roi_fusion.errors import InputError
 from roi_fusion_tools.package import FOLDER_NAME, bundle_files, write_package
 

@@ -3,4 +3,6 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["bundle_run", "check", "faults", "knobs"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["bundle_run", "check", "ending", "faults", "knobs", "paths"]
+)

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Container, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,14 +16,21 @@ from monai.bundle import ConfigParser
 
 from ..errors import InputError
 from ..values import as_bool
-from .bundle_run import calling_parser, print_input_errors_as_sentences
+from .bundle_run import calling_parser, print_errors_as_sentences
 from .knobs import BUNDLE_ROOT, KNOBS, Knob, expected
+from .paths import path_knobs, set_paths, typed_paths
 
 __all__ = ["STRUCTURE", "check_config", "check_knobs", "check_value", "check_writable", "inference_parser"]
 
 
-def check_value(name: str, knob: Knob, value: Any) -> None:
+def check_value(name: str, knob: Knob, value: Any, typed: bool = False) -> None:
     """Check one value of a knob; an expression or a reference passes, because the knobs that it reads are checked themselves.
+
+    Args:
+        name: of the knob, for the sentence.
+        knob: what it takes.
+        value: as the config has it.
+        typed: a path as it was typed, which is no expression whatever it looks like.
 
     Raises:
         InputError: when the knob does not take the value.
@@ -31,7 +39,7 @@ def check_value(name: str, knob: Knob, value: Any) -> None:
         if not knob.optional:
             raise InputError(f"{name}: expected {expected(knob)}, got nothing")
         return
-    if isinstance(value, str) and value[:1] in ("$", "@", "%"):
+    if not typed and isinstance(value, str) and value[:1] in ("$", "@", "%"):
         return  # computed from other knobs, which are checked themselves
     if knob.kind == "bool":
         as_bool(name, value)
@@ -43,6 +51,11 @@ def check_value(name: str, knob: Knob, value: Any) -> None:
     elif knob.kind == "ints":
         items = list(value) if isinstance(value, (list, tuple)) else [value]
         if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
+            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
+    elif knob.kind == "points":
+        items = list(value) if isinstance(value, (list, tuple)) else []
+        numbers = len(items) > 1 and all(isinstance(i, (int, float)) and not isinstance(i, bool) for i in items)
+        if not numbers or any(b <= a for a, b in pairwise(items)):
             raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
     elif knob.kind == "words":
         words = value if isinstance(value, (list, tuple)) else [value]
@@ -77,17 +90,22 @@ def check_writable(name: str, folder: str | Path) -> None:
     """
     path = Path(folder).absolute()
     there = next(p for p in (path, *path.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        came = f"the file {there}" if not there.is_dir() else f"{there}, which cannot be written to"
-        raise InputError(f"{name}: expected a folder, got {came}")
+    if not there.is_dir():
+        raise InputError(f"{name}: expected a folder, got the file {there}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".roi_fusion.", dir=there):  # rights alone say little, to root least
+            pass
+    except OSError as e:
+        raise InputError(f"{name}: expected a folder that can be written to, got {there} ({e.strerror})") from None
 
 
-def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
+def check_config(config: Mapping[str, Any], structure: set[str], typed: Container[str] = ()) -> None:
     """Check all top-level keys of a parsed config.
 
     Args:
         config: top-level keys and their unresolved values.
         structure: keys that are parts of the configs and no knobs.
+        typed: keys whose values are paths as they were typed, and no expressions.
 
     Raises:
         InputError: for a value that its knob does not take, for a knob that these configs do not have, and for a key that is no
@@ -99,7 +117,7 @@ def check_config(config: Mapping[str, Any], structure: set[str]) -> None:
             where = KNOBS[name].where
             if places and not places & set(where.split(", ")):
                 raise InputError(f"{name}: expected a knob of {' or '.join(sorted(places))}, got one of {where}")
-            check_value(name, KNOBS[name], value)
+            check_value(name, KNOBS[name], value, name in typed)
     for name in config:
         if name in KNOBS or name in structure or name.startswith("_"):
             continue
@@ -177,19 +195,28 @@ def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_
         raise InputError(f"{file}: expected the bundle's inference config, found no such file")
     parser = ConfigParser()
     parser.read_config(str(file))
-    parser.update({"bundle_root": str(bundle_root), **knobs})
-    check_config(cast(dict[str, Any], parser.config), STRUCTURE)
+    given = {"bundle_root": str(bundle_root), **knobs}
+    paths = {k: str(v) for k, v in given.items() if k in path_knobs() and isinstance(v, (str, Path))}
+    parser.update({k: v for k, v in given.items() if k not in paths})
+    set_paths(parser, paths)
+    check_config(cast(dict[str, Any], parser.config), STRUCTURE, paths)
     return parser
 
 
 def check_knobs() -> None:
     """Check the config that this expression is part of. The first expression of every run list.
 
-    From here on an :class:`~roi_fusion.errors.InputError` that ends ``python -m monai.bundle run`` prints its sentence alone.
+    Before that, paths of the command line are put into the config as they were typed, see :mod:`~roi_fusion.config.paths`. From
+    here on an error that is no fault of the program ends ``python -m monai.bundle run`` with a sentence, see
+    :mod:`~roi_fusion.config.ending`.
 
     Raises:
         InputError: see :func:`check_config`.
         RuntimeError: when no config expression calls.
     """
-    print_input_errors_as_sentences()
-    check_config(cast(dict[str, Any], calling_parser().config), STRUCTURE)
+    parser = calling_parser()
+    config = cast(dict[str, Any], parser.config)
+    print_errors_as_sentences(lambda: str(parser.get_parsed_content("output_dir")) if "train" in config else None)
+    paths = {name: path for name, path in typed_paths().items() if name in config}
+    set_paths(parser, paths)
+    check_config(config, STRUCTURE, paths)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.guidance import MASK_NAMES, MODES, SCHEDULES
+from ..core.intensity import HU_POINTS, SCALED_POINTS
 from ..core.losses import PRESETS
 from ..core.precision import PRECISIONS
+from ..data.plausibility import MODES as PLAUSIBILITY_MODES
 
 __all__ = ["BUNDLE_ROOT", "KNOBS", "Knob", "knob_table"]
 
@@ -25,7 +27,7 @@ class Knob:
     """One top-level key that a user turns.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints`` or ``expression``.
+        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints``, ``points`` or ``expression``.
         default: as the configs write it.
         effect: what it does, with its unit.
         low, high: inclusive range of a number.
@@ -58,6 +60,7 @@ KNOBS: dict[str, Knob] = {
     ),
     "device": Knob("device", "cuda if there is one, else cpu", "torch device", where=_BOTH),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
+    "resume_changed": Knob("bool", False, "true resumes although cases came, went or changed since"),
     "initial_weights": Knob(
         "path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True
     ),
@@ -87,6 +90,13 @@ KNOBS: dict[str, Knob] = {
         where=_BOTH,
     ),
     "allow_missing": Knob("bool", False, "true takes a case without MRI or CT; result.json and report say so", where=_BOTH),
+    "plausibility": Knob(
+        "str",
+        "refuse",
+        "what cannot be a head in HU, or lies elsewhere than its partner: refuse the case, warn of it, or off: judge nothing",
+        choices=PLAUSIBILITY_MODES,
+        where=_BOTH,
+    ),
     "evaluation_dir": Knob("path", "<output_dir>/evaluation", "folder for the results of an evaluation", where="evaluate"),
     "preset": Knob(
         "str",
@@ -170,6 +180,13 @@ KNOBS: dict[str, Knob] = {
         where="inference",
     ),
     "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised tile by tile, voxels", low=16, where=_BOTH),
+    "hu_points": Knob(
+        "points",
+        list(HU_POINTS),
+        "CT numbers between which the CT's contrast is straight; weights belong to one such curve",
+        where=_BOTH,
+    ),
+    "scaled_points": Knob("points", list(SCALED_POINTS), "what they become in the network's input, 0 to 1", where=_BOTH),
     "tracking_uri": Knob(
         "str",
         "sqlite:///<output_dir>/mlruns.db",
@@ -195,6 +212,7 @@ def expected(knob: Knob) -> str:
         "float": "a number",
         "ints": "three whole numbers",
         "path": "a path",
+        "points": "two or more rising numbers",
         "device": "cpu, cuda or cuda:N",
         "bool": "true or false",
     }

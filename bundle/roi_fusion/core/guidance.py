@@ -8,14 +8,14 @@ written back as logits, so F stays inside the blend and its bound, and the prove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from ..errors import InputError
 from .channels import split_raw
-from .intensity import TYPICAL_SCALES
+from .intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES
 from .lesion_guidance import LesionGuide
 from .network import RoiFusionNet
 from .regional_energy import RegionalEnergy, find_regions
@@ -50,6 +50,7 @@ class RoiGuidance:
         schedule: ``constant``; or ``rising``: η times the signal of the level, so less at the noisy start.
         kappa: κ of the weight σ(κ·u), u the entropy of gate or lesion in bits: where the network is sure, it moves less.
         num_updates: gradient updates in a diffusion step.
+        hu_points, scaled_points: the curve that the CT was companded with, see :func:`~roi_fusion.core.intensity.compand_hu`.
 
     Raises:
         InputError: for an unknown mode or schedule, a negative number, or fewer than one update.
@@ -67,6 +68,8 @@ class RoiGuidance:
     schedule: str = "constant"
     kappa: float = 2.0
     num_updates: int = 2
+    hu_points: Sequence[float] = HU_POINTS
+    scaled_points: Sequence[float] = SCALED_POINTS
 
     def __post_init__(self) -> None:
         for name, expected in (("mode", MODES), ("schedule", SCHEDULES)):
@@ -157,7 +160,8 @@ class GuidedDraw:
     def _start(self, raw: torch.Tensor) -> LogitDescent | NetworkDescent:
         """The descent of the regional energy, whose regions are those of the first prediction."""
         settings = self.settings
-        regions = find_regions(raw, self.image, self.ct_scale, self.spacing_mm, self.masks)
+        curve = (settings.hu_points, settings.scaled_points)
+        regions = find_regions(raw, self.image, self.ct_scale, self.spacing_mm, self.masks, curve)
         energy = RegionalEnergy(self.image, regions, self.mri_scale, settings.alpha, settings.beta, self.chunk)
         if settings.mode == "full":
             return NetworkDescent(self.network, self.image, energy, settings.num_updates)

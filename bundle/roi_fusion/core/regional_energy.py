@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from .channels import split_raw
-from .intensity import expand_hu, fusion_sources
+from .intensity import HU_POINTS, SCALED_POINTS, expand_hu, fusion_sources
 from .masks import fill_slices, hyperdense_mask
 from .ssim import FixedReferenceSsim
 from .target import beside, brain_region
@@ -49,6 +49,7 @@ def find_regions(
     ct_scale: tuple[float, float],
     spacing_mm: Sequence[float],
     masks: Mapping[str, torch.Tensor],
+    curve: tuple[Sequence[float], Sequence[float]] = (HU_POINTS, SCALED_POINTS),
 ) -> GuidedRegions:
     """The regions of one case, from the user's masks where there are any, else from the network's prediction.
 
@@ -58,6 +59,7 @@ def find_regions(
         ct_scale: mean and standard deviation that map normalised CT to companded CT.
         spacing_mm: voxel size along the array axes, in mm.
         masks: 0/1 ``[1, 1, X, Y, Z]`` by the names ``brain_mask`` and ``bone_mask``.
+        curve: CT numbers and what they were companded to, see :func:`~roi_fusion.core.intensity.compand_hu`.
     """
     logits = split_raw(raw)
     inside = (image != 0).any(dim=1, keepdim=True).float()
@@ -68,7 +70,7 @@ def find_regions(
     brain, bone = region("brain_mask", logits.brain), region("bone_mask", logits.bone)
     mean, std = ct_scale
     ct = image[:, 1:2]
-    hu = expand_hu(ct * std + mean) * (ct != 0)
+    hu = expand_hu(ct * std + mean, *curve) * (ct != 0)
     if "bone_mask" not in masks:  # the head's border may be a voxel off, and a lost rim of bone is a lost edge
         bone = torch.maximum(bone, beside(bone) * (hu > _SURELY_BONE_HU))
     # Blood and calcium: where the network took the CT by three quarters or more, and where the CT numbers say so by the

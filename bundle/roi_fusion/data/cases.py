@@ -18,18 +18,20 @@ from monai.transforms import Compose
 
 from ..errors import InputError, causes_of, input_error_behind
 from ..values import as_bool, write_json
-from .io import read_volume
+from .io import read_volume, split_ending
 from .splits import PARTS, by_subject, make_splits, read_splits
 
 __all__ = [
     "CASE_FILES",
     "CaseDataset",
+    "case_name",
     "collate_cases",
     "each_item",
     "find_cases",
     "inference_datalist",
     "link_file",
     "load_datalist",
+    "name_of",
     "sentence_for",
 ]
 
@@ -38,6 +40,20 @@ logger = logging.getLogger(__name__)
 
 #: Pipeline key → file stem.
 CASE_FILES = {"image": "mri", "ct": "ct", "label": "lesion_mask", "brain": "brain_mask", "bone": "bone_mask"}
+
+
+def case_name(file: str | Path) -> str:
+    """The case that a volume's file stands for: ``<case>/mri.nii.gz``, ``<case>_mri.nii.gz``, or its name without the ending.
+
+    Example:
+        >>> case_name("study/p1/mri.nii.gz"), case_name("p2_ct.nii.gz"), case_name("p3")
+        ('p1', 'p2', 'p3')
+    """
+    path = Path(file)
+    stem, _ = split_ending(path.name)
+    if stem in ("mri", "ct"):
+        return path.absolute().parent.name or "case"
+    return stem.removesuffix("_mri").removesuffix("_ct")
 
 
 def link_file(link: Path, file: Path) -> None:
@@ -240,11 +256,11 @@ class CaseDataset(CacheDataset):
             return Dataset._transform(self, index)
         except Exception as e:  # one bad case never stops the others
             self._refuse(self.data[index], e)
-            name = _name_of(self.data[index])
+            name = name_of(self.data[index])
             return {"case": name, "refused": self.errors[name]}
 
     def _refuse(self, case: dict[str, Any], error: BaseException) -> None:
-        name = _name_of(case)
+        name = name_of(case)
         self.errors[name] = sentence_for(error, case)
         logger.warning("refused case %s: %s", name, self.errors[name])
 
@@ -262,8 +278,9 @@ def each_item(dataset: CaseDataset, count: int | None = None) -> Iterator[Mappin
         yield item
 
 
-def _name_of(case: dict[str, Any]) -> str:
-    return str(case.get("case") or case.get("image"))
+def name_of(case: Mapping[str, Any]) -> str:
+    """What a case is called in ``errors.json``: its name, or the file of a pair that was given without one."""
+    return str(case.get("case") or case.get("image") or case.get("ct"))
 
 
 def collate_cases(batch: Sequence[Any]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from monai.data import MetaTensor
 
 from ..values import write_json
 
-__all__ = ["RESULT_FILES", "save_case", "write_volume"]
+__all__ = ["RESULT_FILES", "mark_stale", "read_result", "save_case", "write_volume"]
 
 #: Key after postprocessing → (file stem, type on disk).
 RESULT_FILES = {
@@ -48,7 +51,10 @@ def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
 
 
 def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], facts: Mapping[str, Any]) -> Path:
-    """Write the volumes of :data:`RESULT_FILES` and ``result.json`` to ``<output_dir>/<case>/``.
+    """Write the volumes of :data:`RESULT_FILES` and ``result.json`` to ``<output_dir>/<case>/``, so that nothing is ever half.
+
+    All are written to ``<output_dir>/.<case>.partial/`` and moved when they are whole; ``result.json`` goes first and comes
+    last: a folder that has one holds the volumes that it describes. Other files in the folder stay.
 
     Args:
         output_dir: folder of results.
@@ -59,12 +65,34 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
     Returns:
         The case's folder.
     """
-    folder = Path(output_dir) / case
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, scratch = Path(output_dir) / case, Path(output_dir) / f".{case}.partial"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    scratch.mkdir(parents=True)
     for key, (stem, dtype) in RESULT_FILES.items():
-        write_volume(folder / f"{stem}.nii.gz", result[key], dtype)
-    write_json(folder / "result.json", dict(facts))
+        write_volume(scratch / f"{stem}.nii.gz", result[key], dtype)
+    write_json(scratch / "result.json", dict(facts))
+    folder.mkdir(exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)
+    for name in (*(f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()), "result.json"):
+        os.replace(scratch / name, folder / name)
+    scratch.rmdir()
     return folder
+
+
+def read_result(folder: str | Path) -> dict[str, Any] | None:
+    """``result.json`` of a case's folder; None where there is none that can be read."""
+    try:
+        facts = json.loads((Path(folder) / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def mark_stale(folder: str | Path, why: str) -> None:
+    """Note in a case's ``result.json`` that its results are of an earlier run, because the last one refused the case."""
+    facts = read_result(folder)
+    if facts is not None:
+        write_json(Path(folder) / "result.json", {**facts, "stale": f"of an earlier run; the last one refused the case: {why}"})
 
 
 def versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "tracking",
         "training",
         "training_run",
+        "weights",
         "writers",
     ],
 )

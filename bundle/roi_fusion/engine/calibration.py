@@ -18,8 +18,8 @@ from ..data.grids import spacing_of
 from ..metrics.calibration import COVERAGE, HOTTEST, NEVER, Draws, conformal_quantile, fit_temperature, fit_threshold
 from ..metrics.lesion import lesion_region
 from ..values import PREDICTION_CHANNELS, write_json
-from .checkpoint import load_weights
 from .inferer import SamplingInferer, intensity_of
+from .weights import load_weights, record_of, write_record
 
 __all__ = ["calibrate", "calibrate_checkpoint", "draws_of"]
 
@@ -89,7 +89,8 @@ def calibrate_checkpoint(
         checkpoint: weights to calibrate.
         dataset_dir: folder of cases with lesions.
         split: of the data set, such as ``val``; None takes all cases.
-        output: weights to write; a ``.json`` beside them tells what was fitted on what.
+        output: weights to write; ``<name>.json`` beside them tells what was fitted on what, ``<name>.pt.json`` what their
+            training noted.
         knobs: of ``inference.json``.
     """
     parser = inference_parser({"dataset_dir": str(dataset_dir), "split": split, **knobs})
@@ -98,4 +99,5 @@ def calibrate_checkpoint(
     facts = calibrate(network, inferer, (dataset[i] for i in range(len(dataset))))
     torch.save({k: v.cpu() for k, v in network.state_dict().items()}, output)
     write_json(Path(output).with_suffix(".json"), facts)
+    write_record(output, {k: v for k, v in record_of(network).items() if k not in ("sha256", "roi_fusion")})
     return facts

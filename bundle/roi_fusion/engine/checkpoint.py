@@ -1,12 +1,11 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Checkpoints: written so that a kill leaves the last good file, loaded with a check, resumed, published."""
+"""Checkpoints of a training: written so that a kill leaves the last good file, resumed, published."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import os
-import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -18,45 +17,16 @@ import torch
 from ignite.engine import Events
 from monai.handlers import CheckpointLoader
 
-from ..core.network import RoiFusionNet
+from ..data.fingerprint import data_hash
 from ..errors import InputError
-from ..values import is_first_rank
+from ..values import as_bool, is_first_rank, write_json
+from .weights import read_tensors, record_beside, sha256_of, write_record
 from .writers import ErrorsWriter
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = [
-    "CheckpointWriter",
-    "check_weights",
-    "load_weights",
-    "prepare_folder",
-    "prepare_training",
-    "publish_weights",
-    "sha256_of",
-]
-
-
-def sha256_of(path: str | Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def check_weights(path: str | Path) -> str:
-    """Load weights as the bundle does and compare them with ``<path>.sha256`` where there is one; returns the digest.
-
-    Raises:
-        InputError: for another network, a truncated file, pickled objects, or another hash.
-    """
-    path = Path(path)
-    load_weights(RoiFusionNet(), path)
-    digest, noted = sha256_of(path), path.with_suffix(path.suffix + ".sha256")
-    if noted.is_file():
-        expected = noted.read_text().split()[0] if noted.read_text().split() else ""
-        if expected != digest:
-            raise InputError(f"{path}: expected the weights of sha256 {expected[:12]}…, got {digest[:12]}…")
-    return digest
-
+__all__ = ["CheckpointWriter", "prepare_folder", "prepare_training", "publish_weights", "run_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +35,7 @@ logger = logging.getLogger(__name__)
 _RUN_FILES = (
     "last.pt",
     "model.pt",
+    "model.pt.json",
     "history.jsonl",
     "run.json",
     "start_check.json",
@@ -76,43 +47,6 @@ _RUN_FILES = (
 )
 
 
-def _read(path: str | Path, what: str) -> Any:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: expected {what}, found no such file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(f"{path}: expected {what} of plain tensors, got pickled objects or no checkpoint at all") from None
-    except Exception as e:  # torch.load raises whatever the broken bytes lead it to
-        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise InputError(f"{path}: expected {what}, got a file that cannot be read ({first[:120]})") from None
-
-
-def load_weights(network: torch.nn.Module, path: str | Path) -> torch.nn.Module:
-    """Load a bare state_dict (``model.pt``), or the averaged weights of a ``last.pt``, into `network`.
-
-    Raises:
-        InputError: when the file is missing, broken, holds pickled objects, or belongs to another network.
-    """
-    state = _read(path, "weights of this network")
-    if isinstance(state, dict) and "ema" in state:
-        state = {k.removeprefix("module."): v for k, v in state["ema"].items() if k.startswith("module.")}
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
-    own = network.state_dict()
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    other = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
-    if missing or extra or other:
-        first = (missing or extra or other)[0]
-        raise InputError(
-            f"{path}: expected weights of this network, got another's ({len(missing)} missing, {len(extra)} unknown, "
-            f"{len(other)} of other shape, first {first})"
-        )
-    network.load_state_dict(state)
-    return network
-
-
 def prepare_training(
     trainer: Any,
     output_dir: str | Path,
@@ -120,6 +54,7 @@ def prepare_training(
     best: CheckpointWriter | None,
     objects: Mapping[str, Any],
     datasets: Sequence[Any],
+    resume_changed: bool | str = False,
 ) -> None:
     """Continue from `resume` where it is given; from now on save the best weights and ``last.pt``, and ``errors.json`` at once.
 
@@ -130,32 +65,54 @@ def prepare_training(
         best: writer of the best weights; attached here, because ``last.pt`` holds its score so far.
         objects: what else ``last.pt`` holds, ``{name: object with state_dict and load_state_dict}``.
         datasets: whose refused cases go to ``errors.json``.
+        resume_changed: go on although cases came, went or changed since.
 
     Raises:
-        InputError: when `resume` is missing or does not fit, or nothing is left to train.
+        InputError: when `resume` is missing or does not fit, or its data set changed.
     """
     folder = Path(output_dir)
+    record = {**(best.record if best is not None else {}), "data": [data_hash(d.data) for d in datasets if hasattr(d, "data")]}
     objects = dict(objects)
     if best is not None:
         best.attach(trainer)
         objects["best"] = best
     if resume:
-        state = _read(resume, "a checkpoint to resume (last.pt)")
+        state = read_tensors(resume, "a checkpoint to resume (last.pt)")
         if not isinstance(state, dict) or not set(objects) <= set(state):
             raise InputError(f"{resume}: expected a checkpoint to resume (last.pt), got a file without {', '.join(objects)}")
+        _compare_records(resume, state.get("record", {}), record, as_bool("resume_changed", resume_changed))
         try:
             CheckpointLoader(str(resume), objects, map_location="cpu")(trainer)  # type: ignore[arg-type]  # MONAI annotates a dict
         except (RuntimeError, ValueError, KeyError) as e:
             first = str(e).strip().splitlines()[0]
             raise InputError(f"{resume}: expected a checkpoint of this training, got another ({first[:160]})") from None
-        if trainer.state.epoch >= trainer.state.max_epochs:
-            raise InputError(
-                f"{resume}: expected an unfinished training, got one of {trainer.state.epoch} epochs "
-                f"with max_epochs {trainer.state.max_epochs}"
-            )
         logger.info("resumed %s at epoch %d", resume, trainer.state.epoch)
-    CheckpointWriter(folder, "last.pt", objects).attach(trainer)
-    ErrorsWriter(folder, datasets).attach(trainer)
+    CheckpointWriter(folder, "last.pt", objects, record=record).attach(trainer)
+    ErrorsWriter(folder, datasets, keep=False).attach(trainer)
+
+
+def _compare_records(resume: str, then: Mapping[str, Any], now: Mapping[str, Any], accepted: bool) -> None:
+    """Refuse to go on with other data, noise schedule or CT curve than before."""
+    for name in sorted(set(then) & set(now) - {"data"}):
+        if then[name] != now[name]:
+            raise InputError(f"{name}: expected {then[name]}, which {resume} was trained with, got {now[name]}")
+    if "data" in then and then["data"] != now["data"]:
+        sentence = "expected the cases of the training that it continues, got a data set that changed since"
+        if not accepted:
+            raise InputError(f"{resume}: {sentence}; --resume_changed true goes on with it")
+        logger.warning("%s: %s", resume, sentence)
+
+
+def run_training(trainer: Any) -> None:
+    """Run a trainer to its last epoch; one that was resumed there has nothing left to do but its report.
+
+    Ignite would start such a training again from its first epoch.
+    """
+    state = trainer.state
+    if state.epoch >= state.max_epochs:
+        logger.info("%d of %d epochs are done: nothing left to train, max_epochs takes more", state.epoch, state.max_epochs)
+        return
+    trainer.run()
 
 
 def prepare_folder(output_dir: str | Path, resume: str | None = None) -> None:
@@ -181,9 +138,17 @@ def publish_weights(output_dir: str | Path, publish_dir: str | Path | None) -> N
     """Copy the best weights of a training to ``<publish_dir>/model.pt``; those that were there stay as ``previous.pt``.
 
     MONAI Label runs and trains ``models/model.pt`` of a bundle and no other file: a training that it starts has to end there.
+    ``model.pt.sha256`` and ``model.pt.json`` go with them. ``run.json`` of the training notes them too.
     """
     best = Path(output_dir) / "model.pt"
-    if publish_dir is None or not best.is_file() or idist.get_rank() != 0:
+    if not best.is_file() or idist.get_rank() != 0:
+        return
+    digest = sha256_of(best)
+    record = {**record_beside(best, digest), "sha256": digest}
+    run = best.with_name("run.json")
+    if run.is_file():
+        write_json(run, {**json.loads(run.read_text()), "weights": record})
+    if publish_dir is None:
         return
     folder = Path(publish_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +156,10 @@ def publish_weights(output_dir: str | Path, publish_dir: str | Path | None) -> N
     shutil.copyfile(best, scratch)
     if (folder / "model.pt").exists():
         shutil.copyfile(folder / "model.pt", folder / "previous.pt")
+    (folder / "model.pt.sha256").unlink(missing_ok=True)  # a kill from here on leaves no hash, not a wrong one
     os.replace(scratch, folder / "model.pt")
+    write_record(folder / "model.pt", record, digest)
+    (folder / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
     logger.info("published %s", folder / "model.pt")
 
 
@@ -206,12 +174,21 @@ class CheckpointWriter:
         objects: ``{name: object with state_dict}``; with `bare`, the one object's state alone is saved.
         bare: save a plain state_dict that ``load_state_dict`` takes.
         best_of: evaluator; save only when its key metric beats the best so far.
+        record: settings that the weights belong to, such as ``{"scheduler": "ddim"}``. A plain state_dict has no room for them:
+            they go to ``<filename>.json`` beside it, with its sha256, epoch and the package's version; else into the file.
     """
 
     def __init__(
-        self, output_dir: str | Path, filename: str, objects: Mapping[str, Any], bare: bool = False, best_of: Any = None
+        self,
+        output_dir: str | Path,
+        filename: str,
+        objects: Mapping[str, Any],
+        bare: bool = False,
+        best_of: Any = None,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.objects, self.bare, self.evaluator = Path(output_dir) / filename, dict(objects), bare, best_of
+        self.record = dict(record or {})
         self.best = float("-inf")
 
     def attach(self, engine: Engine) -> None:
@@ -237,7 +214,11 @@ class CheckpointWriter:
         content = {name: item.state_dict() for name, item in self.objects.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        torch.save(next(iter(content.values())) if self.bare else content, scratch)
+        record = {**self.record, "epoch": engine.state.epoch}
+        torch.save(next(iter(content.values())) if self.bare else {**content, "record": record}, scratch)
+        digest = sha256_of(scratch) if self.bare else ""
         os.replace(scratch, self.path)
+        if self.bare:
+            write_record(self.path, record, digest)
         if self.evaluator is not None:
             logger.info("epoch %d: new best %s %.4f, saved %s", engine.state.epoch, state.key_metric_name, self.best, self.path)

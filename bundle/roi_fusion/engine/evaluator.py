@@ -18,6 +18,7 @@ from ..core.guidance import MASK_NAMES
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
+from ..data.transforms.plausibility import warnings_of
 from ..errors import InputError
 from ..metrics.fusion import FusionComparison, baselines
 from ..metrics.lesion import LesionComparison
@@ -154,6 +155,7 @@ class CaseMetrics:
         state: Any = engine.state
         for item, output in zip(state.batch, state.output):
             self._rows += self.measure(item, output.get("prediction", output["pred"]))
+        state.case_rows = self._rows  # so far, of this rank
 
     def measure(self, item: Mapping[str, Any], prediction: torch.Tensor) -> list[dict[str, Any]]:
         """Rows of one case: the network's, then the baselines'.
@@ -168,6 +170,9 @@ class CaseMetrics:
         row = _fusion_row(*parts, "roi_fusion", channel["fused"], self.metrics)
         threshold = float(self.threshold)
         row["lesion_pred_ml"] = float((channel["lesion_prob"] > threshold).sum()) * _voxel_ml(item)
+        if not row["lesion_pred_ml"] and float(item.get("plausibility", {}).get("brain_unseen", 0.0)) > 0:
+            row["lesion_pred_ml"] = math.nan  # nothing found is no 0 mL where a part of the brain was not seen
+        row["warnings"] = " | ".join(warnings_of(item))
         if common["volume_class"] != "unknown" and not self.lesion_given:
             _, outside = _lesion_voxels(item)
             lesion = LesionComparison(

@@ -15,8 +15,8 @@ from ..config.knobs import BUNDLE_ROOT
 from ..data.cases import collate_cases, inference_datalist, sentence_for
 from ..data.results import RESULT_FILES, save_case
 from ..errors import InputError
-from .checkpoint import load_weights
 from .evaluator import CasePreparer
+from .weights import load_weights
 from .writers import ResultWriter
 
 __all__ = ["Predictor", "predict", "prepare"]
@@ -75,8 +75,9 @@ class Predictor:
             knobs["device"] = torch.device(device)
         self._parser = inference_parser(knobs, bundle_root)
         self.device: torch.device = self._parser.get_parsed_content("device")
+        used_with = {k: self._parser.get_parsed_content(k) for k in ("scheduler", "hu_points", "scaled_points")}
         self.network = load_weights(
-            self._parser.get_parsed_content("network"), self._parser.get_parsed_content("checkpoint")
+            self._parser.get_parsed_content("network"), self._parser.get_parsed_content("checkpoint"), used_with
         ).eval()
         self.inferer = self._parser.get_parsed_content("inferer")
         self._preparer = CasePreparer(self._parser.get_parsed_content("guidance_masks"))
@@ -93,7 +94,7 @@ class Predictor:
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()
         result = self._postprocess(case)
         if output_dir is not None:
-            writer = ResultWriter(output_dir, self.inferer, self._preparer.guidance_masks)
+            writer = ResultWriter(output_dir, self.inferer, self._preparer.guidance_masks, self.network)
             save_case(output_dir, str(case["case"]), result, writer.facts(case, result))
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
         return {**volumes, "affine": np.asarray(result["pred"].affine, dtype=np.float64)}

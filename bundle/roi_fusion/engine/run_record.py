@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from ..config.bundle_run import calling_parser
 from ..config.knobs import KNOBS
 from ..core.losses import RoiFusionLoss
-from ..data.cases import CASE_FILES
+from ..data.fingerprint import data_hash
 from ..data.results import versions
 from ..values import is_first_rank, write_json
+from .weights import record_of
 
-__all__ = ["data_hash", "git_commit", "record_run"]
+__all__ = ["git_commit", "record_run"]
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_LESIONS = "nothing is learnt or measured of lesions"
 
 
 def git_commit(folder: str | Path) -> str | None:
@@ -39,29 +46,13 @@ def git_commit(folder: str | Path) -> str | None:
     return commit + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
 
 
-def data_hash(cases: Sequence[Mapping[str, Any]]) -> str:
-    """A hash over the names, sizes and first and last 64 KiB of all files of some cases.
-
-    It changes when a case comes, goes or is written again; it does not read volumes whole.
-    """
-    digest = hashlib.sha256()
-    for case in sorted(cases, key=lambda c: str(c.get("case"))):
-        digest.update(str(case.get("case")).encode())
-        for key in CASE_FILES:
-            path = Path(str(case.get(key, "")))
-            if key not in case or not path.is_file():
-                continue
-            size = path.stat().st_size
-            digest.update(f"{key}:{size}".encode())
-            with path.open("rb") as f:
-                digest.update(f.read(65536))
-                f.seek(max(size - 65536, 0))
-                digest.update(f.read())
-    return digest.hexdigest()[:16]
-
-
 def record_run(
-    output_dir: str | Path, bundle_root: str | Path, loss: RoiFusionLoss, plan: Any, datasets: Mapping[str, Any]
+    output_dir: str | Path,
+    bundle_root: str | Path,
+    loss: RoiFusionLoss,
+    plan: Any,
+    datasets: Mapping[str, Any],
+    network: torch.nn.Module | None = None,
 ) -> None:
     """Write ``run.json``. An expression of the run list: the knobs are read from the config that it is part of.
 
@@ -71,11 +62,15 @@ def record_run(
         loss: its weights are noted.
         plan: learning-rate plan, from :func:`~roi_fusion.engine.training.plan_learning_rate`.
         datasets: name → data set; their cases and hash are noted.
+        network: the weights that it started from are noted, see :func:`~roi_fusion.engine.weights.record_of`.
     """
     parser = calling_parser()
     knobs = {name: parser.get_parsed_content(name) for name in KNOBS if name in cast(dict[str, Any], parser.config)}
     if not is_first_rank():
         return
+    for name, dataset in datasets.items():
+        if not any("label" in case for case in dataset.data):
+            logger.warning("%s: not one of %d cases has a lesion_mask: %s", name, len(dataset.data), _WITHOUT_LESIONS)
     plain = {k: v if isinstance(v, (int, float, str, list, bool, type(None))) else str(v) for k, v in knobs.items()}
     write_json(
         Path(output_dir) / "run.json",
@@ -85,8 +80,12 @@ def record_run(
             "network_def": cast(dict[str, Any], parser.config).get("network_def"),
             "loss_weights": loss.weights,
             "learning_rate_plan": plan.roi_fusion_plan,
+            "initial_weights": (record_of(network) if network is not None else {}) or None,
             "git_commit": git_commit(bundle_root),
-            "data": {name: {"cases": len(d.data), "hash": data_hash(d.data)} for name, d in datasets.items()},
+            "data": {
+                name: {"cases": len(d.data), "lesion_masks": sum("label" in c for c in d.data), "hash": data_hash(d.data)}
+                for name, d in datasets.items()
+            },
             "versions": versions(),
             "platform": platform.platform(),
         },

@@ -12,9 +12,10 @@ from monai.utils import set_determinism
 from ..core.losses import RoiFusionLoss
 from ..errors import InputError
 from ..report.page import write_training_report
-from .checkpoint import CheckpointWriter, load_weights, prepare_folder, prepare_training, publish_weights
+from .checkpoint import CheckpointWriter, prepare_folder, prepare_training, publish_weights, run_training
 from .handlers import TrainingEvents
 from .run_record import record_run
+from .weights import load_weights
 
 __all__ = ["TrainingRun", "start_training"]
 
@@ -56,6 +57,7 @@ class TrainingRun:
         resume: ``last.pt`` of a training to continue, or None.
         initial_weights: ``model.pt`` to start from, or None.
         publish_dir: folder that gets the best weights at the end, or None.
+        resume_changed: resume although cases came, went or changed since.
     """
 
     def __init__(
@@ -70,10 +72,11 @@ class TrainingRun:
         resume: str | None = None,
         initial_weights: str | None = None,
         publish_dir: str | Path | None = None,
+        resume_changed: bool | str = False,
     ) -> None:
         self.state, self.trainer, self.datasets, self.loss, self.best_writer = state, trainer, datasets, loss, best_writer
         self.output_dir, self.bundle_root, self.publish_dir = output_dir, bundle_root, publish_dir
-        self.resume, self.initial_weights = resume, initial_weights
+        self.resume, self.initial_weights, self.resume_changed = resume, initial_weights, resume_changed
 
     def run(self) -> None:
         """Train. An expression of the run list, because ``run.json`` notes the knobs of the config that it is part of.
@@ -85,11 +88,11 @@ class TrainingRun:
             load_weights(self.state["model"], self.initial_weights)
         objects = {**self.state, "trainer": self.trainer}
         datasets = list(self.datasets.values())
-        prepare_training(self.trainer, self.output_dir, self.resume, self.best_writer, objects, datasets)
-        record_run(self.output_dir, self.bundle_root, self.loss, self.state["plan"], self.datasets)
+        prepare_training(self.trainer, self.output_dir, self.resume, self.best_writer, objects, datasets, self.resume_changed)
+        record_run(self.output_dir, self.bundle_root, self.loss, self.state["plan"], self.datasets, self.state["model"])
         self.trainer.register_events(*TrainingEvents)
         try:
-            self.trainer.run()
+            run_training(self.trainer)
         except BaseException as error:
             self.trainer.state.error = error
             self.trainer.fire_event(TrainingEvents.FAILED)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,35 +16,74 @@ import torch
 from ignite.engine import Events
 
 from ..core.facts import facts_of
+from ..data.cases import case_name, name_of
 from ..data.history import read_history
-from ..data.results import save_case, versions
+from ..data.plausibility import lesion_sentence
+from ..data.results import mark_stale, read_result, save_case, versions
 from ..data.transforms.loading import file_of
+from ..data.transforms.plausibility import warnings_of
 from ..metrics.calibration import volume_interval
-from ..metrics.table import write_tables
-from ..values import PREDICTION_CHANNELS, is_first_rank, write_json
+from ..metrics.table import read_rows, write_rows, write_tables
+from ..values import PREDICTION_CHANNELS, is_first_rank, printable, write_json
 from .evaluator import _has_file, _voxel_ml, mask_names
 from .handlers import count_at_bounds
 from .inferer import SamplingInferer
+from .weights import record_of
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["ErrorsWriter", "HistoryWriter", "ResultWriter", "TableWriter"]
 
+logger = logging.getLogger(__name__)
+
 
 class TableWriter:
-    """Write ``metrics.csv`` and ``summary.json`` when an evaluation is completed."""
+    """Write ``metrics.csv`` after every case, and ``summary.json`` when an evaluation is completed.
+
+    Rows of other cases that an earlier run left there stay as long as their results do: the tables are of what lies in the
+    folder. ``checkpoint`` tells rows of different weights apart.
+    """
 
     def __init__(self, output_dir: str | Path) -> None:
-        self.output_dir = output_dir
+        self.output_dir = Path(output_dir)
+        self._earlier: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._append)
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def _start(self, engine: Engine) -> None:
+        there = {printable(p.parent.name) for p in self.output_dir.glob("*/result.json")}
+        self._earlier = [r for r in read_rows(self.output_dir) if r["case"] in there] if is_first_rank() else []
+
+    def _rows(self, engine: Engine) -> list[dict[str, Any]]:
+        digest = str(record_of(engine.network).get("sha256", ""))[:12] if hasattr(engine, "network") else ""
+        rows = [{**r, **({"checkpoint": digest} if digest else {})} for r in getattr(engine.state, "case_rows", [])]
+        done = {printable(r["case"]) for r in rows} | _stale_cases(self.output_dir)
+        return [r for r in self._earlier if r["case"] not in done] + rows
+
+    def _append(self, engine: Engine) -> None:
+        if is_first_rank() and getattr(engine.state, "case_rows", []):
+            write_rows(self.output_dir, self._rows(engine))
+
     def __call__(self, engine: Engine) -> None:
-        rows = getattr(engine.state, "case_rows", [])
-        if rows and is_first_rank():
-            write_tables(self.output_dir, rows)
+        if not is_first_rank():
+            return
+        rows = self._rows(engine)
+        if rows:
+            summary = write_tables(self.output_dir, rows)
+            if len(summary["checkpoints"]) > 1:
+                logger.warning("%s: the tables mix %d checkpoints", self.output_dir, len(summary["checkpoints"]))
+        elif self._earlier:  # what they were of was refused this time
+            for name in ("metrics.csv", "summary.json"):
+                (self.output_dir / name).unlink(missing_ok=True)
+
+
+def _stale_cases(output_dir: Path) -> set[str]:
+    found = ((p.parent.name, read_result(p.parent)) for p in output_dir.glob("*/result.json"))
+    return {printable(name) for name, facts in found if facts and facts.get("stale")}
 
 
 class ResultWriter:
@@ -53,10 +93,18 @@ class ResultWriter:
         output_dir: folder of results.
         inferer: whose settings are recorded.
         guidance_masks: of :class:`CasePreparer`, recorded too.
+        network: whose weights are recorded, see :func:`~roi_fusion.engine.weights.record_of`.
     """
 
-    def __init__(self, output_dir: str | Path, inferer: SamplingInferer, guidance_masks: str | Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        output_dir: str | Path,
+        inferer: SamplingInferer,
+        guidance_masks: str | Sequence[str] = (),
+        network: torch.nn.Module | None = None,
+    ) -> None:
         self.output_dir, self.inferer, self.guidance_masks = output_dir, inferer, mask_names(guidance_masks)
+        self.network = network
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -81,12 +129,19 @@ class ResultWriter:
         intensity = {k: float(v) for k, v in item["intensity"].items()}
         lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * voxel_ml
         interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, facts.volume_quantile)
+        plausible = {k: _rounded(v) for k, v in item.get("plausibility", {}).items()}
+        unseen = bool(plausible.pop("brain_unseen", 0.0))
+        if unseen:  # what was not seen has no volume, and what was found is a part of it
+            interval = None
+        weights = record_of(self.network) if self.network is not None else {}
         return {
             "case": str(item["case"]),
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
             "ct": str(item.get("ct_file", "")),
             "missing": item.get("missing") or None,
             "reader_notices": str(item.get("reader_notices") or "").splitlines(),
+            "warnings": _warnings(item, lesion_ml),
+            "plausibility": plausible or None,
             "normalisation": intensity,
             "seed": self.inferer.seed,
             "num_inference_steps": len(self.inferer.levels),
@@ -96,13 +151,27 @@ class ResultWriter:
             "guidance_energy": facts.guidance_energy,
             "lesion_spread": facts.lesion_spread,
             "lesion_threshold": facts.lesion_threshold,
-            "lesion_ml": round(lesion_ml, 4),
+            "lesion_ml": None if unseen and not lesion_ml else round(lesion_ml, 4),
+            "lesion_ml_is_lower_bound": unseen,
             "lesion_ml_interval": None if interval is None else [round(v, 4) for v in interval],
             "largest_residual": float(residual.abs().max()),
             "fused_at_bounds": count_at_bounds(channel["fused"][None, None], torch.as_tensor(item["image"])[None]),
             **({"registration": {k: float(v) for k, v in item["registration"].items()}} if "registration" in item else {}),
+            "weights": weights or None,
             "versions": versions(),
         }
+
+
+def _rounded(value: Any) -> float | None:
+    return round(float(value), 4) if np.isfinite(float(value)) else None
+
+
+def _warnings(item: Mapping[str, Any], lesion_ml: float) -> list[str]:
+    """What reader, plausibility and the lesion's size give cause to say, each once."""
+    brain_ml = float(item.get("plausibility", {}).get("brain_ml", np.nan))
+    sentences = [*str(item.get("reader_notices") or "").splitlines(), *warnings_of(item)]
+    sentences.append(lesion_sentence(lesion_ml, brain_ml, "prediction")[0])
+    return list(dict.fromkeys(s for s in sentences if s))
 
 
 class HistoryWriter:
@@ -146,18 +215,47 @@ def _finite(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 class ErrorsWriter:
-    """Write ``errors.json``, ``{case: sentence}``, of the refused cases of some data sets; ``{}`` when there are none."""
+    """Write ``errors.json``, ``{case: sentence}``, of the refused cases of some data sets at each refusal; ``{}`` without any.
 
-    def __init__(self, output_dir: str | Path, datasets: Sequence[Any], refused: Mapping[str, str] | None = None) -> None:
+    Args:
+        output_dir: folder of results.
+        datasets: with ``data`` and ``errors``, see :class:`~roi_fusion.data.cases.CaseDataset`.
+        refused: further cases.
+        keep: leave the sentences of an earlier run on cases that this one does not try, and mark what results it left of cases
+            that are refused now.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, datasets: Sequence[Any], refused: Mapping[str, str] | None = None, keep: bool = True
+    ) -> None:
         self.path, self.datasets, self.refused = Path(output_dir) / "errors.json", list(datasets), dict(refused or {})
+        self.keep = keep
+        self._written: dict[str, str] | None = None
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def _start(self, engine: Engine) -> None:
+        self._written = None
+        if self.keep and self.path.is_file():
+            tried = {name_of(case) for d in self.datasets for case in getattr(d, "data", [])}
+            try:
+                earlier = json.loads(self.path.read_text()).items()
+                self.refused = {**{k: v for k, v in earlier if k not in tried}, **self.refused}
+            except (ValueError, AttributeError):
+                logger.warning("%s: expected the refused cases of an earlier run, got a file that cannot be read", self.path)
+        self(engine)
+
     def __call__(self, engine: Engine) -> None:
-        errors = dict(self.refused)
-        for dataset in self.datasets:
-            errors.update(getattr(dataset, "errors", {}))
-        if is_first_rank():
-            write_json(self.path, errors)
+        if not is_first_rank():
+            return
+        now = {case: why for dataset in self.datasets for case, why in getattr(dataset, "errors", {}).items()}
+        errors = {**self.refused, **now}
+        if errors == self._written:
+            return
+        for case in set(now) - set(self._written or {}) if self.keep else ():
+            mark_stale(self.path.parent / case_name(case), now[case])
+        write_json(self.path, errors)
+        self._written = errors

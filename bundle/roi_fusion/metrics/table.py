@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from ..values import write_json
+from ..values import printable, write_json
 
-__all__ = ["mean_of", "means_by_column", "summarise", "write_tables"]
+__all__ = ["mean_of", "means_by_column", "read_rows", "summarise", "write_rows", "write_tables"]
+
+logger = logging.getLogger(__name__)
 
 
 def mean_by_name(names: Sequence[str], buffer: Any) -> dict[str, float]:
@@ -80,7 +84,8 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows: a row per case and method, with ``case``, ``method``, ``volume_class`` and metrics as floats.
 
     Returns:
-        ``{"cases", "counts": {...}, "methods": {method: {metric: {...}}}, "by_volume_class": {class: {metric: {...}}}}``
+        ``{"cases", "counts": {...}, "checkpoints": [...], "methods": {method: {metric: {...}}},
+        "by_volume_class": {class: {metric: {...}}}}``
 
     Example:
         >>> row = {"case": "a", "method": "roi_fusion", "volume_class": "small"}
@@ -102,7 +107,51 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             metrics = [n for n in _metric_names(part) if n not in _COUNTS]
             classes[name] = {"cases": len(part), **{n: _statistics([r.get(n, math.nan) for r in part]) for n in metrics}}
     counts = {n: int(sum(r.get(n, 0.0) for r in own)) for n in _COUNTS if n != "n_cases"}
-    return {"cases": len(own), "counts": counts, "methods": methods, "by_volume_class": classes}
+    weights = sorted({str(r["checkpoint"]) for r in own if r.get("checkpoint")})
+    return {"cases": len(own), "counts": counts, "checkpoints": weights, "methods": methods, "by_volume_class": classes}
+
+
+_TEXTS = ("case", "method", "volume_class", "warnings", "checkpoint")
+
+
+def _cell(value: Any) -> str:
+    """For CSV: missing is empty; a text that a spreadsheet would take for a formula gets an apostrophe."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    text = printable(str(value))
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def read_rows(output_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.csv``, numbers as floats; none where there is no table, or one that cannot be read."""
+    path = Path(output_dir) / "metrics.csv"
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            found = list(csv.DictReader(f))
+        return [
+            {k: v.removeprefix("'") if k in _TEXTS else float(v or "nan") for k, v in row.items() if k in _TEXTS or v}
+            for row in found
+        ]
+    except (OSError, ValueError, AttributeError, TypeError, csv.Error) as e:
+        logger.warning("%s: expected a table of metrics, got one that cannot be read (%s): it is written anew", path, e)
+        return []
+
+
+def write_rows(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.csv``, a row per case and method, so that a reader never sees half a table."""
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    first = ["case", "method", "volume_class", "lesion_ml"]
+    last = [n for n in ("warnings", "checkpoint") if any(n in r for r in rows)]
+    columns = first + [n for n in _metric_names(rows) if n not in first] + last
+    scratch = folder / f".metrics.csv.{os.getpid()}"
+    with scratch.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, columns)
+        writer.writeheader()
+        writer.writerows({k: _cell(row.get(k, "")) for k in columns} for row in rows)
+    os.replace(scratch, folder / "metrics.csv")
 
 
 def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,20 +164,7 @@ def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> d
     Returns:
         The summary.
     """
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    first = ["case", "method", "volume_class", "lesion_ml"]
-    columns = first + [n for n in _metric_names(rows) if n not in first]
-    with (folder / "metrics.csv").open("w", newline="") as f:
-        writer = csv.DictWriter(f, columns, restval="")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {
-                    k: ("" if math.isnan(row[k]) else f"{row[k]:.6g}") if isinstance(row.get(k), float) else row.get(k, "")
-                    for k in columns
-                }
-            )
+    write_rows(output_dir, rows)
     summary = summarise(rows)
-    write_json(folder / "summary.json", summary)
+    write_json(Path(output_dir) / "summary.json", summary)
     return summary

@@ -14,8 +14,9 @@ from jinja2 import Environment
 
 from .. import __version__
 from ..data.history import read_history
+from ..data.results import read_result
 from ..errors import InputError
-from ..values import is_first_rank
+from ..values import is_first_rank, printable
 from .case_figure import case_figure
 from .plots import evaluation_figures, figure_uri, history_figures
 
@@ -72,6 +73,7 @@ vertical-align: top; }
 <p class="note">ROI Fusion {{ version }} · for research, not for diagnosis.</p>
 {% if refused %}<div class="warn"><b>{{ refused|length }} case{{ "s" if refused|length > 1 }} refused</b>
 <ul>{% for case, why in refused.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
+{% for note in notes %}<div class="warn">{{ note }}</div>{% endfor %}
 {% if table %}<h2>Metrics over {{ n_cases }} case{{ "s" if n_cases != 1 }}</h2>
 <p class="note">Mean with bootstrap 95 % interval. Fusion is compared in the reference's own scale (data range 1);
 pasting scores 1 in
@@ -100,7 +102,8 @@ endfor %}</div>{% endif %}
 {% if cases %}<h2>Cases</h2><p class="note">{{ case_note }} Radiological convention: the patient's right is on the left.
 Red: predicted
 lesion; green: reference. Share of the MRI: grey where nothing can be told.</p>
-{% for case in cases %}<h3>{{ case.name }}</h3><p class="facts">{{ case.facts }}</p><img alt="{{ case.name }}" src="{{
+{% for case in cases %}<h3>{{ case.name }}</h3><p class="facts">{{ case.facts }}</p>
+{% for w in case.warnings %}<p class="warn">{{ w }}</p>{% endfor %}<img alt="{{ case.name }}" src="{{
 case.data }}">{% endfor %}
 {% endif %}</body></html>
 """
@@ -173,22 +176,47 @@ def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
     return sorted(results, key=lambda p: (dice.get(p.name, 2.0), p.name))
 
 
-def _case_block(path: Path) -> dict[str, str]:
-    """Name, line of facts and picture of one result folder."""
-    facts = json.loads((path / "result.json").read_text())
+def _case_block(path: Path) -> dict[str, Any]:
+    """Name, line of facts, warnings and picture of one result folder."""
+    facts = read_result(path) or {}
     beside = Path(facts["mri"] or facts["ct"]).parent
     labels = (beside / f"lesion_mask{ending}" for ending in (".nii.gz", ".nii"))
     picture = figure_uri(case_figure(path, next((p for p in labels if p.is_file()), None)))
+    stale = [f"These results are {facts['stale']}"] if facts.get("stale") else []
+    warnings = [*stale, *facts.get("warnings", [])]
+    return {"name": printable(path.name), "facts": _facts_text(facts), "data": picture, "warnings": warnings}
+
+
+def _facts_text(facts: Mapping[str, Any]) -> str:
+    """The line under a case's name."""
     missing = f"made WITHOUT a {facts['missing'].upper()} · " if facts.get("missing") else ""
-    interval = facts.get("lesion_ml_interval")  # None where the weights were not calibrated
+    volume, interval = facts["lesion_ml"], facts.get("lesion_ml_interval")  # no interval where the weights were not calibrated
     between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
-    text = (
-        f"{missing}lesion {facts['lesion_ml']:.2f} mL{between} · "
+    lesion = "lesion: none found, part of the brain was not seen" if volume is None else f"lesion {volume:.2f} mL{between}"
+    if volume is not None and facts.get("lesion_ml_is_lower_bound"):
+        lesion = f"lesion {volume:.2f} mL or more, part of the brain was not seen"
+    return (
+        f"{missing}{lesion} · "
         f"largest intensity from neither MRI nor CT {facts['largest_residual']:.3g} MRI units · "
         f"{facts['num_inference_steps']} steps, {facts['num_samples']} draws, seed {facts['seed']}, "
         f"guidance {facts['guidance']['mode']}{_spread_text(facts)}"
     )
-    return {"name": path.name, "facts": text, "data": picture}
+
+
+def _run_notes(history: Path, summary: Mapping[str, Any] | None) -> list[str]:
+    """What has to be said of the whole page."""
+    notes = []
+    try:
+        data = json.loads((history / "run.json").read_text()).get("data", {})
+    except (OSError, ValueError):
+        data = {}
+    without = [name for name, facts in data.items() if facts.get("lesion_masks") == 0]
+    if without:
+        notes.append(f"Not one case had a lesion mask ({', '.join(without)}): nothing was learnt or measured of lesions there.")
+    weights = (summary or {}).get("checkpoints", [])
+    if len(weights) > 1:
+        notes.append(f"The cases below were made with {len(weights)} checkpoints: {', '.join(weights)}.")
+    return notes
 
 
 def write_report(output_dir: str | Path, *, history_dir: str | Path | None = None, max_cases: int = 24) -> Path | None:
@@ -208,7 +236,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     if not is_first_rank():
         return None
     folder = Path(output_dir)
-    results = [p.parent for p in sorted(folder.glob("*/result.json"))]
+    results = [p.parent for p in sorted(folder.glob("*/result.json")) if read_result(p.parent)]
     history = Path(history_dir) if history_dir else folder
     curves = []
     if (history / "history.jsonl").is_file():
@@ -224,6 +252,8 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
             cases.append(_case_block(path))
         except InputError as e:
             refused[path.name] = str(e)
+        except Exception as e:  # one bad case never takes the page from the others
+            refused[path.name] = f"{path}: expected results that can be shown, got {type(e).__name__}: {str(e)[:160]}"
     shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""
     page = (
         Environment(autoescape=True)
@@ -232,6 +262,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
             title=f"ROI Fusion report: {folder.resolve().name}",
             version=__version__,
             refused=refused,
+            notes=_run_notes(history, summary),
             cases=cases,
             case_note=shown,
             curves=curves,
@@ -244,7 +275,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         )
     )
     out = folder / "report.html"
-    out.write_text(page, encoding="utf-8")
+    out.write_text(printable(page), encoding="utf-8")
     logger.info("report: %s", out)
     return out
 

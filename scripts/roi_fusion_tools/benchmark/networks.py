@@ -17,7 +17,7 @@ from monai.transforms import Compose
 
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import CaseDataset, collate_cases, load_datalist
-from roi_fusion.engine.checkpoint import load_weights
+from roi_fusion.engine.weights import load_weights
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 

@@ -25,9 +25,9 @@ from roi_fusion.data.cases import each_item, load_datalist
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.lesions import PackedLesions
 from roi_fusion.data.results import versions
-from roi_fusion.engine.checkpoint import check_weights, load_weights
 from roi_fusion.engine.evaluator import CaseMetrics, measure_fused
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
+from roi_fusion.engine.weights import check_weights, load_weights
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.lesion import LesionMetrics
 from roi_fusion.values import write_json

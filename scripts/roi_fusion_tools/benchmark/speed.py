@@ -23,9 +23,9 @@ from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.data.cases import CaseDataset, inference_datalist
 from roi_fusion.data.results import versions
-from roi_fusion.engine.checkpoint import load_weights
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.training import prepare_batch
+from roi_fusion.engine.weights import load_weights
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 

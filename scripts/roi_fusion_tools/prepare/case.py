@@ -15,6 +15,7 @@ from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thick_axis_order
 from roi_fusion.data.io import Volume, check_pair, read_volume
 from roi_fusion.data.itk_bridge import write_transform
+from roi_fusion.data.plausibility import Judgement, Placed, judge_pair, repair_ct
 from roi_fusion.data.registration import Registration, measure, register
 from roi_fusion.data.results import versions
 from roi_fusion.errors import InputError
@@ -38,6 +39,7 @@ class _Inputs:
     ct: Volume
     masks: dict[str, tuple[Volume, str]]
     mask_paths: dict[str, Path]
+    ct_unseen: np.ndarray
 
 
 @dataclass
@@ -86,12 +88,13 @@ def prepare_case(
     WholeFolder(Path(output_dir), source.case).check()
     inputs = _read(source)
     found = _pose(source.case, inputs, options)
+    judged = _judge(inputs, found)
     outcome = _place(inputs, found, options)
     facts = {
         "case": source.case,
         "subject": source.subject or source.case,
         "fingerprint": mark or fingerprint(source, options),
-        **_facts(source, inputs, found, outcome, options),
+        **_facts(source, inputs, found, outcome, options, judged),
         "seconds": round(time.perf_counter() - start, 1),
         "versions": {**versions(), "itk": _itk_version()},
     }
@@ -103,9 +106,11 @@ def _read(source: CaseSource) -> _Inputs:
     assert source.mri is not None
     assert source.ct is not None
     mri, ct = read_volume(source.mri), read_volume(source.ct)
+    ct.array, unseen, mended = repair_ct(ct.array, ct.source)
+    ct.notes += mended
     check_pair(mri, ct)
     paths = {r: p for r in ("lesion_mask", "brain_mask", "bone_mask") if (p := getattr(source, r)) is not None}
-    return _Inputs(mri, ct, {r: _read_mask(p, r.replace("_", " "), mri, ct) for r, p in paths.items()}, paths)
+    return _Inputs(mri, ct, {r: _read_mask(p, r.replace("_", " "), mri, ct) for r, p in paths.items()}, paths, unseen)
 
 
 def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, str]:
@@ -137,6 +142,16 @@ def _pose(case: str, inputs: _Inputs, options: PrepareOptions) -> Registration:
             f"{case}: expected a CT that shows the MRI's head, got {100 * found.overlap:.0f} % of it inside the field of view"
         )
     return found
+
+
+def _judge(inputs: _Inputs, found: Registration) -> Judgement:
+    """The judgement that training and inference will make, with the CT where the registration puts it."""
+    mri, ct = inputs.mri, inputs.ct
+    moved = Placed(ct.array, np.linalg.inv(found.matrix) @ ct.affine)
+    judged = judge_pair(Placed(mri.array, mri.affine), moved, ct_unseen=inputs.ct_unseen, names=(mri.source, ct.source))
+    if judged.refusals:
+        raise InputError(judged.refusals[0])
+    return judged
 
 
 def _place(inputs: _Inputs, found: Registration, options: PrepareOptions) -> _Outcome:
@@ -178,7 +193,12 @@ def _roi_masks(ct: np.ndarray, affine: np.ndarray, given: dict[str, np.ndarray])
 
 
 def _facts(
-    source: CaseSource, inputs: _Inputs, found: Registration, outcome: _Outcome, options: PrepareOptions
+    source: CaseSource,
+    inputs: _Inputs,
+    found: Registration,
+    outcome: _Outcome,
+    options: PrepareOptions,
+    judged: Judgement,
 ) -> dict[str, Any]:
     """What ``case.json`` says of the inputs, of the registration and of the outcome."""
     voxel_ml = float(np.prod(spacing_mm(outcome.affine))) / 1000
@@ -189,7 +209,7 @@ def _facts(
         "brain_ml": round(volume_ml["brain_mask"], 1),
         "bone_ml": round(volume_ml["bone_mask"], 1),
     }
-    notes = [*source.notes, *inputs.mri.notes, *inputs.ct.notes]
+    notes = [*source.notes, *inputs.mri.notes, *inputs.ct.notes, *judged.warnings, *judged.notes]
     if "lesion_mask" in volume_ml:
         quality["lesion_ml"] = round(volume_ml["lesion_mask"], 3)
         if inputs.masks["lesion_mask"][0].array.any() and not volume_ml["lesion_mask"]:
@@ -205,7 +225,8 @@ def _facts(
             **{r: "thresholds of the CT" for r in ("brain_mask", "bone_mask") if r not in inputs.masks},
         },
         "quality": quality,
-        "flags": quality_flags(quality, registered=options.register),
+        "plausibility": judged.facts,
+        "flags": [*quality_flags(quality, registered=options.register), *(["doubtful"] if judged.warnings else [])],
         "notes": notes,
         "shape": [int(n) for n in outcome.mri.shape],
         "spacing_mm": [round(float(s), 4) for s in spacing_mm(outcome.affine)],
