@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from _cli import main
 from roi_fusion.errors import InputError
-from roi_fusion.metrics.lesion import lesion_metrics
+from roi_fusion.metrics.surface import lesion_metrics
 
 SHAPE, SPACING_MM, TOLERANCE_MM = (256, 256, 26), (0.9, 0.9, 6.0), 2.0
 

@@ -23,8 +23,6 @@ MODULES = sorted(p for package in PACKAGES for p in package.rglob("*.py"))
 LONGEST_MODULE = 350
 #: Remaining exceptions. Each counts only while it applies, and is to be deleted with the change that mends it.
 TOO_LONG = {
-    "bundle/roi_fusion/engine/doctor_rules.py",
-    "bundle/configs/train.json",
     "scripts/roi_fusion_tools/layouts.py",
     "scripts/roi_fusion_tools/prepare.py",
 }

@@ -168,14 +168,14 @@ def guidance(
 
 
 def move_ct(dataset_dir: str | Path, output_dir: str | Path, shift_mm: float, angle_degrees: float, seed: int = 0) -> Path:
-    """A copy of a data set whose CTs and bone masks lie elsewhere: only their affines differ, so nothing is resampled twice.
+    """Copy a data set with its CTs and bone masks moved; only their affines change, so nothing is resampled twice.
 
     Args:
         dataset_dir: folder of cases.
         output_dir: folder of the copy.
         shift_mm: length of the shift, in a random direction of the axial plane.
         angle_degrees: rotation about the head's long axis, through the middle of the volume.
-        seed: of the directions.
+        seed: seed of the random directions.
     """
     folder = Path(output_dir)
     rng = np.random.default_rng(seed)
@@ -232,7 +232,7 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 def uncertainty(
     network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
 ) -> list[Row]:
-    """Does the uncertainty find errors, is the probability calibrated, and does the interval hold the volume?"""
+    """Does the uncertainty predict errors, is the probability calibrated, and does the interval contain the volume?"""
     many, single = _inferer(RoiGuidance(), draws=4, precision=precision), _inferer(RoiGuidance(), draws=1, precision=precision)
     threshold, quantile = (float(torch.as_tensor(v)) for v in (network.threshold, network.volume_quantile))
     pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"many": [], "single": []}  # uncertainty, and where it is wrong

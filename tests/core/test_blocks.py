@@ -23,9 +23,9 @@ def test_doubling_repeats_voxels_in_plane() -> None:
     assert torch.equal(double_plane(x), x.repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
-def test_a_new_block_passes_its_input_on() -> None:
-    x = torch.randn(1, 8, 3, 6, 6)
-    assert torch.allclose(Block(8, 8, FULL, 16)(x, torch.randn(1, 16)), x)
+def test_a_new_block_passes_its_input_on_but_for_a_bias() -> None:
+    x, block = torch.randn(1, 8, 3, 6, 6), Block(8, 8, FULL, 16)
+    assert torch.allclose(block(x, torch.randn(1, 16)), x + block.conv2.bias.view(1, 8, 1, 1, 1))
     assert Block(8, 4, FULL, 16)(x, torch.randn(1, 16)).shape == (1, 4, 3, 6, 6)
 
 

@@ -22,7 +22,8 @@ from roi_fusion.metrics.fusion import (
     regional_ssim,
     seam_ratio,
 )
-from roi_fusion.metrics.lesion import LesionMetrics, lesion_metrics, lesion_region
+from roi_fusion.metrics.lesion import LesionMetrics, lesion_region
+from roi_fusion.metrics.surface import lesion_metrics
 
 
 def random_case(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:

@@ -16,7 +16,7 @@ from ..core.intensity import IntensityMap, fusion_sources, undo_brighten_bone
 from ..core.ssim import ssim_map
 from ..core.target import fusion_target
 from ..errors import InputError
-from .lesion import _bounding_box
+from .surface import bounding_box
 from .table import mean_by_name
 
 __all__ = [
@@ -209,7 +209,7 @@ class FusionComparison:
     ) -> None:
         fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
         head = (image != 0).any(dim=1, keepdim=True)
-        box = (slice(None), slice(None), *_bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
+        box = (slice(None), slice(None), *bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
         self._fused, self._image, brain, self._bone, self._dense, self._head = (
             t[box] for t in (fused, image, brain, bone, dense, head)
         )

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Pages and pictures."""
+"""HTML report, plots and pictures."""
 
 import lazy_loader
 

@@ -110,7 +110,7 @@ case.data }}">{% endfor %}
 
 
 def _spread_text(facts: Mapping[str, Any]) -> str:
-    """What the draws differ by: mean deviation of the lesion probability from noise, from mirrors and from both."""
+    """Mean deviation of the lesion probability between draws: from noise, from mirroring and from both."""
     spread = {k: v for k, v in facts.get("lesion_spread", {}).items() if v is not None}
     return " · spread of the lesion probability: " + ", ".join(f"{v:.3f} {k}" for k, v in spread.items()) if spread else ""
 
@@ -142,6 +142,9 @@ def _table(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def metrics_text(output_dir: str | Path) -> str:
     """The means of ``summary.json`` as a text table, a line per metric and a column per method.
 
+    Args:
+        output_dir: folder of an evaluation.
+
     Raises:
         InputError: when there is no summary.
     """
@@ -166,7 +169,7 @@ def _gates(training: Path) -> list[dict[str, Any]]:
 
 
 def _case_order(folder: Path, results: Sequence[Path]) -> list[Path]:
-    """Worst lesion Dice first where there is one, else by name."""
+    """Result folders ordered by lesion Dice, worst first, then by name."""
     dice: dict[str, float] = {}
     if (folder / "metrics.csv").is_file():
         with (folder / "metrics.csv").open() as f:
@@ -223,15 +226,15 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     """Write ``report.html`` into a folder of results from its volumes, ``summary.json``, ``errors.json`` and a history.
 
     Args:
-        output_dir: folder of results.
-        history_dir: training whose curves are shown; `output_dir` itself when it holds a history.
-        max_cases: cases with pictures, worst lesion Dice first.
+        output_dir: folder of results; the page is written there.
+        history_dir: folder of the training whose curves are shown; None takes `output_dir`.
+        max_cases: number of cases with pictures, worst lesion Dice first.
 
     Returns:
         The page, or None on other ranks than the first.
 
     Raises:
-        InputError: when there is nothing to report on.
+        InputError: when the folder holds neither results nor a history.
     """
     if not is_first_rank():
         return None
@@ -281,5 +284,5 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
 
 
 def write_training_report(output_dir: str | Path) -> Path | None:
-    """``report.html`` of a training: its curves."""
+    """Write ``report.html`` of a training, with its curves; see :func:`write_report`."""
     return write_report(output_dir)

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Plots of an evaluation, from the files it left: fusion beside the baselines, Dice by lesion volume, reliability."""
+"""Plots of an evaluation or a training from its files: metrics per method, Dice by lesion volume, reliability, curves."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def _values(rows: Sequence[Mapping[str, str]], method: str, name: str) -> list[f
 
 
 def fusion_by_method(rows: Sequence[Mapping[str, str]]) -> Figure:
-    """Every case of every method as a dot, the median as a line.
+    """Fusion metrics by method: every case as a dot, the median as a line.
 
     Args:
-        rows: of ``metrics.csv``.
+        rows: rows of ``metrics.csv``.
     """
     methods = list(dict.fromkeys(r["method"] for r in rows))
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
@@ -56,10 +56,13 @@ def fusion_by_method(rows: Sequence[Mapping[str, str]]) -> Figure:
 
 
 def dice_by_volume(rows: Sequence[Mapping[str, str]]) -> Figure | None:
-    """Lesion Dice against the lesion's volume in mL, the limits of the classes dashed; None where no Dice was measured.
+    """Lesion Dice against lesion volume in mL, with the limits of the volume classes dashed.
 
     Args:
-        rows: of ``metrics.csv``.
+        rows: rows of ``metrics.csv``.
+
+    Returns:
+        The figure, or None when no Dice was measured.
     """
     measured = [r for r in rows if r["method"] == "roi_fusion" and r.get("lesion_dice") and float(r["lesion_ml"] or 0) > 0]
     if not measured:
@@ -75,11 +78,14 @@ def dice_by_volume(rows: Sequence[Mapping[str, str]]) -> Figure | None:
 
 
 def reliability_diagram(cases: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], num_bins: int = 10) -> Figure | None:
-    """How often a voxel is lesion at each predicted probability, over the dilated lesion regions of all cases.
+    """Reliability diagram of the lesion probability over the dilated lesion regions of all cases.
 
     Args:
-        cases: probability, reference and region of each, ``[X, Y, Z]``.
-        num_bins: equally wide bins.
+        cases: predicted probability, reference and region of each case, ``[X, Y, Z]``.
+        num_bins: number of equally wide bins.
+
+    Returns:
+        The figure, or None when all regions are empty.
     """
     used = [c for c in cases if c[2].any()]
     if not used:
@@ -99,10 +105,10 @@ def reliability_diagram(cases: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def evaluation_figures(folder: str | Path) -> dict[str, Figure]:
-    """The plots of a folder of results by name; those whose files are missing are left out.
+    """Plots of an evaluation by name; those whose files are missing are left out.
 
     Args:
-        folder: with ``metrics.csv`` and ``<case>/result.json``.
+        folder: folder of results with ``metrics.csv`` and ``<case>/result.json``.
     """
     folder = Path(folder)
     if not (folder / "metrics.csv").is_file():
@@ -127,14 +133,23 @@ def evaluation_figures(folder: str | Path) -> dict[str, Figure]:
 
 
 def figure_uri(figure: Figure, dpi: int = 70) -> str:
-    """A figure as a PNG data URI."""
+    """Render a figure to a data URI of a PNG.
+
+    Args:
+        figure: figure to render.
+        dpi: dots per inch.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def history_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Curves of a training: loss components, gradient shares, regional SSIM beside the baselines, lesion scores."""
+    """Curves of a training by name: loss components, gradient shares, regional SSIM beside the baselines, lesion scores.
+
+    Args:
+        rows: rows of ``history.jsonl``, at least one.
+    """
     epochs = [r["epoch"] for r in rows]
     validated = [r for r in rows if r.get("validation")]
 

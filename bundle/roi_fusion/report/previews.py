@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Pictures of the same validation cases at every validation, so that a training can be watched."""
+"""Pictures of the same cases at every validation, to follow a training."""
 
 from __future__ import annotations
 

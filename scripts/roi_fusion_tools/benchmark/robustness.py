@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""How the weights bear what scanners and registrations do: each condition on the same phantoms, scored as they are given."""
+"""Robustness to scanner noise and misregistration: every condition on the same phantoms, scored against the images as given."""
 
 from __future__ import annotations
 
