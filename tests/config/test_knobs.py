@@ -11,7 +11,6 @@ from conftest import BUNDLE
 from roi_fusion.config.check import STRUCTURE, check_config
 from roi_fusion.config.knobs import KNOBS, knob_table
 from roi_fusion.errors import InputError
-from roi_fusion.values import as_bool
 
 
 def config(name: str) -> dict:
@@ -91,13 +90,6 @@ def test_a_users_own_part_is_accepted_when_it_is_used() -> None:
         check_config(own, STRUCTURE)
     own["train"]["trainer"]["loss_function"] = "@my_loss"
     check_config(own, STRUCTURE)
-
-
-def test_yes_and_no() -> None:
-    assert [as_bool("x", v) for v in (True, "true", "True", 1, "yes")] == [True] * 5
-    assert [as_bool("x", v) for v in (False, "false", "FALSE", 0, "no")] == [False] * 5
-    with pytest.raises(InputError, match="register: expected true or false, got 'maybe'"):
-        as_bool("register", "maybe")
 
 
 def test_the_docs_hold_the_table() -> None:

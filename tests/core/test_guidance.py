@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers import LATE, NO_BLOOD, flat_logits, textured_head
 from roi_fusion.core.facts import facts_of
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
 from roi_fusion.core.intensity import HU_POINTS, SCALED_POINTS, compand_hu, fusion_sources
@@ -15,33 +16,13 @@ from roi_fusion.errors import InputError
 from roi_fusion.values import PREDICTION_CHANNELS
 
 
-def head(depth: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A pair of textured volumes, a brain and a bone beside it."""
-    torch.manual_seed(1)
-    image = torch.nn.functional.avg_pool3d(torch.randn(1, 2, 48, 40, depth), (3, 3, 1), 1, (1, 1, 0)) * 2
-    image[:, :, :4] = 0
-    brain, bone = torch.zeros(1, 1, 48, 40, depth), torch.zeros(1, 1, 48, 40, depth)
-    brain[:, :, 8:28], bone[:, :, 28:36] = 1, 1
-    return image, brain, bone
-
-
-def logits(brain: torch.Tensor, bone: torch.Tensor, gate: float = 0.0) -> torch.Tensor:
-    flat = torch.full_like(brain, gate)
-    return torch.cat([torch.full_like(brain, -4.0), 8 * brain - 4, 8 * bone - 4, flat, torch.zeros_like(brain)], dim=1)
-
-
-LATE = Level(100.0, 0.9, 0.4)
-#: Scale of a CT whose texture stays below 60 HU.
-NO_BLOOD = (0.3, 0.02)
-
-
 def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
     raise AssertionError("no pass through the network is expected")
 
 
 def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bound(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
-    raw = logits(brain, bone)
+    image, brain, bone = textured_head()
+    raw = flat_logits(brain, bone)
     draw = GuidedDraw(RoiGuidance(num_updates=8), net, image, ct_scale=NO_BLOOD)
     guided = raw
     for _ in range(3):
@@ -59,10 +40,10 @@ def test_guidance_on_the_logits_lowers_the_energy_and_stays_inside_blend_and_bou
 
 
 def test_nothing_is_darker_than_the_mri_or_brighter_than_both(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
+    image, brain, bone = textured_head()
     image[:, 1] = (image[:, 1] - 3) * (image[:, 1] != 0)  # a CT of air, far below the MRI's darkest
     draw = GuidedDraw(RoiGuidance(), net, image, ct_scale=NO_BLOOD)
-    fused = net.compose(image, draw.correct(logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
+    fused = net.compose(image, draw.correct(flat_logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
     mri, ct = fusion_sources(image)
     inside = (image != 0).any(1, keepdim=True) & (bone == 0)
     assert fused[inside].min() >= mri[mri != 0].min() - 2e-3
@@ -70,13 +51,13 @@ def test_nothing_is_darker_than_the_mri_or_brighter_than_both(net: RoiFusionNet)
     assert (fused - torch.maximum(mri, ct)).max() <= 2e-3
     without_mri = torch.cat([torch.zeros_like(mri), image[:, 1:]], dim=1)
     draw = GuidedDraw(RoiGuidance(), net, without_mri, ct_scale=NO_BLOOD)
-    fused = net.compose(without_mri, draw.correct(logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
+    fused = net.compose(without_mri, draw.correct(flat_logits(brain, bone), torch.zeros_like(image), LATE, never))[:, :1]
     assert fused.min() < -2  # the CT is all there is
 
 
 @pytest.mark.parametrize("hole", [False, True])
 def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: RoiFusionNet, hole: bool) -> None:
-    image, brain, bone = head()
+    image, brain, bone = textured_head()
     mean, std = 0.49, 0.22
     image[:, 1][brain[:, 0] > 0] = (compand_hu(torch.tensor(35.0)) - mean) / std
     image[:, 1, 14:20, 14:22, 1:3] = (compand_hu(torch.tensor(75.0)) - mean) / std
@@ -84,25 +65,25 @@ def test_blood_and_calcium_come_from_the_ct_though_the_gate_wants_the_mri(net: R
         brain[:, :, 13:21, 13:23, 1:3] = 0
     draw = GuidedDraw(RoiGuidance(), net, image, ct_scale=(mean, std), spacing_mm=(1.0, 1.0, 3.0))
     for _ in range(2):
-        guided = draw.correct(logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)
+        guided = draw.correct(flat_logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)
     gate = torch.sigmoid(guided[0, 3])
     assert gate[15:19, 15:21, 1:3].max() < 0.1
     assert gate[10:12, 26:34].min() > 0.6  # brain elsewhere shows the MRI
     unguided = GuidedDraw(RoiGuidance(), net, image, ct_scale=(mean, std), regional=False)
     assert torch.equal(
-        unguided.correct(logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)[:, 3],
-        logits(brain, bone, 4.0)[:, 3],
+        unguided.correct(flat_logits(brain, bone, gate=4.0), torch.zeros_like(image), LATE, never)[:, 3],
+        flat_logits(brain, bone, 4.0)[:, 3],
     )
 
 
 def test_a_rim_of_bone_that_the_head_has_lost_comes_from_the_ct(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
+    image, brain, bone = textured_head()
     mean, std = 0.49, 0.22
     image[:, 1, 8:36] = (compand_hu(torch.tensor(35.0)) - mean) / std
     image[:, 1, 28:36] = (compand_hu(torch.tensor(800.0)) - mean) / std
     lost = bone.clone()
     lost[:, :, (28, 35)] = 0
-    raw, ct = logits(brain, lost, gate=4.0), fusion_sources(image)[1]
+    raw, ct = flat_logits(brain, lost, gate=4.0), fusion_sources(image)[1]
     settings = {"ct_scale": (mean, std), "spacing_mm": (1.0, 1.0, 3.0)}
     for masks, from_ct in (({}, True), ({"bone_mask": lost}, False)):
         draw = GuidedDraw(RoiGuidance(), net, image, masks=masks, **settings)
@@ -115,8 +96,8 @@ def test_a_rim_of_bone_that_the_head_has_lost_comes_from_the_ct(net: RoiFusionNe
 def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet) -> None:
     """Tiles and whole volumes differ by rounding; no threshold and no sign may make a seam of it."""
     torch.manual_seed(5)
-    image, brain, bone = head()
-    raw = logits(brain, bone) + torch.randn(1, 5, 48, 40, 4)  # many logits near 0
+    image, brain, bone = textured_head()
+    raw = flat_logits(brain, bone) + torch.randn(1, 5, 48, 40, 4)  # many logits near 0
     ends = []
     for noise in (0.0, 1e-4):
         draw = GuidedDraw(RoiGuidance(num_updates=3), net, image)
@@ -128,10 +109,10 @@ def test_a_tiny_change_of_the_logits_moves_the_image_by_little(net: RoiFusionNet
 
 
 def test_many_steps_guide_no_further_than_few(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
+    image, brain, bone = textured_head()
     lesion = torch.zeros_like(brain)
     lesion[:, :, 12:18, 10:20, 1:3] = 1
-    raw, ends = logits(brain, bone), {}
+    raw, ends = flat_logits(brain, bone), {}
     for count in (4, 50):
         settings = RoiGuidance(kappa=0)
         draw = GuidedDraw(settings, net, image, ct_scale=NO_BLOOD, masks={"lesion_mask": lesion}, num_inference_steps=count)
@@ -146,8 +127,8 @@ def test_many_steps_guide_no_further_than_few(net: RoiFusionNet) -> None:
 
 
 def test_the_users_masks_replace_the_networks(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
-    raw = logits(bone, brain)  # the network takes one for the other
+    image, brain, bone = textured_head()
+    raw = flat_logits(bone, brain)  # the network takes one for the other
     masks = {"brain_mask": brain, "bone_mask": bone}
     draw = GuidedDraw(RoiGuidance(num_updates=4), net, image, ct_scale=NO_BLOOD, masks=masks)
     gate = torch.sigmoid(draw.correct(raw, torch.zeros_like(image), LATE, never)[:, 3:4])
@@ -164,7 +145,7 @@ def test_the_users_masks_replace_the_networks(net: RoiFusionNet) -> None:
 @pytest.mark.parametrize("mode", ["logits", "full"])
 @pytest.mark.parametrize("scheduler", ["ddim", "rflow"])
 def test_a_guided_run_is_deterministic_and_logs_falling_energies(net: RoiFusionNet, mode: str, scheduler: str) -> None:
-    image = head()[0]
+    image = textured_head()[0]
     guidance = RoiGuidance(mode=mode, num_updates=1)
     inferer = SamplingInferer(make_scheduler(scheduler), 3, num_samples=2, guidance=guidance)
     first = inferer(image, net)
@@ -181,7 +162,7 @@ def test_a_guided_run_is_deterministic_and_logs_falling_energies(net: RoiFusionN
 
 
 def test_off_and_strength_zero_change_nothing(net: RoiFusionNet) -> None:
-    image = head()[0]
+    image = textured_head()[0]
     plain = SamplingInferer(make_scheduler(), 2, num_samples=2)(image, net)
     for guidance in (RoiGuidance(mode="off"), RoiGuidance(strength=0.0)):
         assert torch.equal(SamplingInferer(make_scheduler(), 2, num_samples=2, guidance=guidance)(image, net), plain)
@@ -197,7 +178,7 @@ def test_bad_settings_are_refused(net: RoiFusionNet) -> None:
     ):
         with pytest.raises(InputError, match=word):
             RoiGuidance(**wrong)
-    image, brain, _ = head()
+    image, brain, _ = textured_head()
     with pytest.raises(InputError, match=r"brain_mask: expected the grid \(48, 40, 4\) of the image, got \(48, 40, 3\)"):
         GuidedDraw(RoiGuidance(), net, image, masks={"brain_mask": brain[..., :3]})
     with pytest.raises(InputError, match="guidance_masks"):

@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import torch
-from tests.core.test_guidance import LATE, head, logits
 
+from helpers import LATE, flat_logits, textured_head
 from roi_fusion.core.channels import split_raw
 from roi_fusion.core.lesion_guidance import LesionGuide
 from roi_fusion.core.network import RoiFusionNet
@@ -14,8 +14,8 @@ EARLY = Level(900.0, 0.1, 0.99)
 
 def prediction() -> torch.Tensor:
     """Logits of a lesion that is sure at one end and not found at the other."""
-    _, brain, bone = head()
-    raw = logits(brain, bone)
+    _, brain, bone = textured_head()
+    raw = flat_logits(brain, bone)
     raw[:, :1, 10:14, 10:14, 1:3] = 1.0
     raw[:, :1, 14:16, 10:14, 1:3] = -1.0
     return raw
@@ -51,6 +51,6 @@ def test_the_users_mask_is_followed_from_the_start(net: RoiFusionNet) -> None:
 def test_no_weight_or_no_lesion_leaves_everything(net: RoiFusionNet) -> None:
     raw = prediction()
     assert LesionGuide(net, 0.0, 2.0, 500.0).step(raw, LATE, 1.0) is raw
-    _, brain, bone = head()
-    nothing = logits(brain, bone)
+    _, brain, bone = textured_head()
+    nothing = flat_logits(brain, bone)
     assert LesionGuide(net, 0.5, 2.0, 500.0).step(nothing, LATE, 1.0) is nothing

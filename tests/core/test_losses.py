@@ -4,35 +4,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers import loss_target, perfect_prediction
 from roi_fusion.core.losses import COMPONENTS, PRESETS, RoiFusionLoss, boundary_loss, brain_ssim_loss, regional_ssim_loss
-from roi_fusion.core.target import ct_weight, fusion_target
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.fusion import regional_ssim
 
 
-def make_target(batch: int = 2) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    image = torch.randn(batch, 2, 32, 32, 4)
-    image[:, :, :4] = 0
-    masks = {k: torch.zeros(batch, 1, 32, 32, 4) for k in ("brain", "bone", "dense", "label")}
-    masks["brain"][:, :, 10:26, 8:24] = masks["bone"][:, :, 6:9] = masks["dense"][:, :, 12:14, 12:14] = 1
-    masks["label"][:, :, 18:23, 14:20, 1:3] = 1
-    constants = {
-        k: torch.full((batch,), v) for k, v in {"mri_mean": 0.5, "mri_std": 0.2, "ct_mean": 0.45, "ct_std": 0.2}.items()
-    }
-    return {"image": image, **masks, "label_known": torch.ones(batch), **constants}
-
-
-def perfect(target: dict[str, torch.Tensor]) -> torch.Tensor:
-    weight = ct_weight(torch.maximum(target["bone"], target["dense"]), target["brain"])
-    logits = [20.0 * (2 * m - 1) for m in (target["label"], target["brain"] * (1 - target["bone"]), target["bone"])]
-    return torch.cat([fusion_target(target["image"], weight), *logits, 1 - weight], dim=1)
-
-
 def test_the_target_itself_costs_nothing() -> None:
-    target = make_target()
+    target = loss_target()
     loss = RoiFusionLoss()
-    loss(perfect(target), target)
+    loss(perfect_prediction(target), target)
     assert set(loss.components) == {*COMPONENTS, "total"}
     for name in ("diffusion", "bone"):
         assert float(loss.components[name]) == pytest.approx(0, abs=1e-5), name
@@ -52,10 +33,10 @@ def test_the_target_itself_costs_nothing() -> None:
     ],
 )
 def test_each_component_sees_its_own_fault(spoil, component: str) -> None:
-    target, loss = make_target(), RoiFusionLoss()
-    loss(perfect(target), target)
+    target, loss = loss_target(), RoiFusionLoss()
+    loss(perfect_prediction(target), target)
     before = {k: float(v) for k, v in loss.components.items()}
-    pred = perfect(target)
+    pred = perfect_prediction(target)
     spoil(pred, target)
     loss(pred, target)
     after = {k: float(v) for k, v in loss.components.items()}
@@ -66,8 +47,8 @@ def test_each_component_sees_its_own_fault(spoil, component: str) -> None:
 
 
 def test_an_unknown_lesion_is_left_out() -> None:
-    target = make_target()
-    pred = perfect(target).requires_grad_()
+    target = loss_target()
+    pred = perfect_prediction(target).requires_grad_()
     target["label_known"] = torch.tensor([1.0, 0.0])
     spoilt = pred.detach().clone()
     spoilt[1, 1] *= -1  # wrong where nothing is known
@@ -83,7 +64,7 @@ def test_an_unknown_lesion_is_left_out() -> None:
 
 
 def test_weights_and_presets() -> None:
-    target, pred = make_target(), perfect(make_target()) + 0.2
+    target, pred = loss_target(), perfect_prediction(loss_target()) + 0.2
     for name, (alpha, beta, gamma) in PRESETS.items():
         loss = RoiFusionLoss(name, roi_weight=2.0)
         total = loss(pred, target)
@@ -122,7 +103,7 @@ def test_the_boundary_term_grows_with_the_distance_and_has_a_gradient() -> None:
 
 
 def test_everything_is_finite_without_any_region() -> None:
-    target = make_target()
+    target = loss_target()
     for key in ("brain", "bone", "dense", "label"):
         target[key] = torch.zeros_like(target[key])
     pred = torch.randn(2, 5, 32, 32, 4)
@@ -134,7 +115,7 @@ def test_everything_is_finite_without_any_region() -> None:
 
 
 def test_a_small_lesion_counts_as_much_as_a_large_one_in_the_same_batch() -> None:
-    target = make_target()
+    target = loss_target()
     target["label"][0, :, 4:28, 4:28] = 1
     target["label"][1, :, 10:12, 10:12, 1] = 1
     loss = RoiFusionLoss()

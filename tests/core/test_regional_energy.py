@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.core.test_guidance import NO_BLOOD, head, logits
 
+from helpers import NO_BLOOD, flat_logits, textured_head
 from roi_fusion.core.intensity import compand_hu, fusion_sources
 from roi_fusion.core.regional_energy import GuidedRegions, RegionalEnergy, find_regions
 from roi_fusion.core.ssim import ssim_map
 
 SPACING_MM = (1.0, 1.0, 3.0)
+
+
 MRI_SCALE = (0.4, 0.2)
 
 
@@ -26,7 +28,7 @@ def direct(fused: torch.Tensor, image: torch.Tensor, brain: torch.Tensor, bone: 
 
 @pytest.fixture
 def regions() -> tuple[torch.Tensor, GuidedRegions]:
-    image, brain, bone = head(depth=11)  # more slices than a chunk
+    image, brain, bone = textured_head(depth=11)  # more slices than a chunk
     inside = (image != 0).any(1, keepdim=True).float()
     return image, GuidedRegions(brain, bone, bone, inside)
 
@@ -58,20 +60,20 @@ def test_without_a_region_there_is_nothing_to_lower(regions: tuple[torch.Tensor,
 
 
 def test_regions_come_from_the_network_or_from_the_user() -> None:
-    image, brain, bone = head()
-    own = find_regions(logits(brain, bone), image, NO_BLOOD, SPACING_MM, {})
+    image, brain, bone = textured_head()
+    own = find_regions(flat_logits(brain, bone), image, NO_BLOOD, SPACING_MM, {})
     assert own.brain[brain > 0].min() > 0.99 > 0.01 > own.brain[(brain == 0) & (own.inside > 0)].max()
     assert own.bone[bone > 0].min() > 0.99
-    given = find_regions(logits(bone, brain), image, NO_BLOOD, SPACING_MM, {"brain_mask": brain, "bone_mask": bone})
+    given = find_regions(flat_logits(bone, brain), image, NO_BLOOD, SPACING_MM, {"brain_mask": brain, "bone_mask": bone})
     assert torch.equal(given.brain, brain)
     assert torch.equal(given.bone, bone)
 
 
 def test_blood_is_taken_from_the_ct_whatever_the_gate_says() -> None:
-    image, brain, bone = head()
+    image, brain, bone = textured_head()
     scale = (0.49, 0.22)
     image[:, 1][brain[:, 0] > 0] = (compand_hu(torch.tensor(35.0)) - scale[0]) / scale[1]
     image[:, 1, 14:20, 14:22, 1:3] = (compand_hu(torch.tensor(75.0)) - scale[0]) / scale[1]
-    from_ct = find_regions(logits(brain, bone, gate=4.0), image, scale, SPACING_MM, {}).from_ct
+    from_ct = find_regions(flat_logits(brain, bone, gate=4.0), image, scale, SPACING_MM, {}).from_ct
     assert from_ct[0, 0, 15:19, 15:21, 1:3].min() == 1
     assert from_ct[0, 0, 10:13, 26:34].max() < 1e-6

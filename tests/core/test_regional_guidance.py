@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.core.test_guidance import LATE, NO_BLOOD, head, logits
 
+from helpers import LATE, NO_BLOOD, flat_logits, textured_head
 from roi_fusion.core.channels import split_output, split_raw
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.core.network import RoiFusionNet
@@ -18,8 +18,8 @@ def never(x_t: torch.Tensor, level: Level) -> torch.Tensor:
 
 
 def test_a_descent_on_the_logits_carries_its_moves_and_stays_within_the_bound(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
-    raw = logits(brain, bone)
+    image, brain, bone = textured_head()
+    raw = flat_logits(brain, bone)
     regions = find_regions(raw, image, NO_BLOOD, (1.0, 1.0, 3.0), {})
     energy = RegionalEnergy(image, regions, (0.4, 0.2), 2.0, 0.5)
     descent = LogitDescent(net, image, energy, regions, split_raw(raw).gate, kappa=2.0, num_updates=2)
@@ -39,8 +39,8 @@ def test_a_descent_on_the_logits_carries_its_moves_and_stays_within_the_bound(ne
 
 
 def test_a_descent_through_the_network_never_raises_the_energy(net: RoiFusionNet) -> None:
-    image, brain, bone = head()
-    regions = find_regions(logits(brain, bone), image, NO_BLOOD, (1.0, 1.0, 3.0), {})
+    image, brain, bone = textured_head()
+    regions = find_regions(flat_logits(brain, bone), image, NO_BLOOD, (1.0, 1.0, 3.0), {})
     energy = RegionalEnergy(image, regions, (0.4, 0.2), 2.0, 0.5)
     features = net.encode(image, net.describe(image))
 

@@ -1,12 +1,16 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from roi_fusion.data.grids import (
     block_mean,
+    left_right_axis,
     resample,
     respaced,
     same_grid,
@@ -25,6 +29,8 @@ def ramp(shape: tuple[int, int, int], affine: np.ndarray, slopes: tuple[float, f
 
 
 AFFINE = np.array([[-0.9, 0, 0, 20.0], [0, 0.8, 0, -7], [0, 0, 5, 3], [0, 0, 0, 1]])
+
+
 SLOPES = (1.0, -2.0, 0.5)
 
 
@@ -88,3 +94,13 @@ def test_a_tilted_stack_is_straightened() -> None:
     assert inside.mean() > 0.5
     core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)), iterations=2)  # the border voxels end half a voxel further
     np.testing.assert_allclose(out[core], ramp(out.shape, affine, SLOPES)[core], atol=1e-2)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "ASR", "PIR", "ALS"])
+def test_the_left_right_axis_of_any_orientation(codes: str) -> None:
+    oriented = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (10, 10, 10)) @ np.diag([0.5, 2.0, 6.0, 1.0])
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler("xyz", (12, -9, 15), degrees=True).as_matrix()
+    affine = tilt @ oriented
+    (axis,) = (k for k, code in enumerate(nib.aff2axcodes(affine)) if code in "LR")
+    assert left_right_axis(torch.as_tensor(affine)) == axis

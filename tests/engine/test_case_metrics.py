@@ -10,9 +10,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
-from tests.engine.test_evaluator import item, prediction
 
 from conftest import BUNDLE
+from helpers import case_item, case_prediction
 from roi_fusion.core.intensity import IntensityMap
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.engine.case_metrics import (
@@ -43,7 +43,7 @@ def test_the_configs_list_every_metric_with_its_settings(name: str, place: str) 
 
 def test_lesion_metrics_equal_monais_with_the_same_settings() -> None:
     torch.manual_seed(0)
-    case = item(spacing=(1.5, 1.0, 4.0))
+    case = case_item(spacing=(1.5, 1.0, 4.0))
     probability = (case["label"].float().roll((2, 1), (1, 2)) * 0.9 + 0.02 * torch.rand(1, 24, 24, 4)).clamp(0, 1)
     found = lesion.LesionComparison(probability, case["label"], spacing_mm=spacing_of(case["image"]))
     mask, truth = (probability > 0.5)[None].float(), case["label"][None].float()
@@ -61,8 +61,8 @@ def test_one_distance_pass_serves_all_metrics_of_the_surface(monkeypatch: pytest
     calls = []
     real = lesion._distances
     monkeypatch.setattr(lesion, "_distances", lambda *a: calls.append(1) or real(*a))
-    case = item()
-    guess = prediction(case, case["image"][:1].as_tensor(), case["label"].float().roll(1, 1))
+    case = case_item()
+    guess = case_prediction(case, case["image"][:1].as_tensor(), case["label"].float().roll(1, 1))
     metrics = {**default_metrics(), "lesion_nsd_5mm": LesionNSD(5.0), "lesion_hd100_mm": LesionHausdorff(100)}
     row = CaseMetrics(with_baselines=False, metrics=metrics).measure(case, guess)[0]
     assert len(calls) == 2  # there and back
@@ -71,8 +71,8 @@ def test_one_distance_pass_serves_all_metrics_of_the_surface(monkeypatch: pytest
 
 
 def test_a_row_holds_what_is_listed_and_nothing_else() -> None:
-    case = item()
-    guess = prediction(case, case["image"][:1].as_tensor(), case["label"].float())
+    case = case_item()
+    guess = case_prediction(case, case["image"][:1].as_tensor(), case["label"].float())
     few = {"bone_psnr": RegionalPSNR("bone"), "lesion_dice": LesionDice()}
     rows = CaseMetrics(metrics=few, score_of=["lesion_dice"]).measure(case, guess)
     assert {"bone_psnr", "lesion_dice"} <= set(rows[0])
@@ -84,7 +84,7 @@ def test_a_row_holds_what_is_listed_and_nothing_else() -> None:
 
 
 def test_the_window_of_the_ssim_is_a_setting() -> None:
-    case = item()
+    case = case_item()
     guess = case["image"][:1].as_tensor() + 0.3 * torch.randn(1, 24, 24, 4)
     parts = {k: case[k] > 0 for k in ("brain", "bone", "dense")}
     scale = IntensityMap.from_case(case["intensity"])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from monai.engines import SupervisedTrainer
 
+from helpers import engine_of
 from roi_fusion.engine.checkpoint import (
     CheckpointWriter,
     prepare_folder,
@@ -147,3 +149,41 @@ def test_an_earlier_training_is_moved_aside_and_not_lost(tmp_path: Path) -> None
     assert not (run / "last.pt").exists()
     assert [p.read_text() for p in run.glob("previous-*/last.pt")] == ["old"]
     assert (run / "mine.txt").exists()
+
+
+def test_checkpoints_are_bare_or_whole_and_only_better_ones_replace(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="score", epoch=0))
+    engine = engine_of()
+    engine.state.epoch = 0
+    best = CheckpointWriter(tmp_path, "model.pt", {"model": model}, bare=True, best_of=evaluator)
+    last = CheckpointWriter(tmp_path, "last.pt", {"model": model, "best": best})
+
+    def epoch(number: int, value: float, score: float | None) -> None:
+        engine.state.epoch = number
+        model.weight.data.fill_(value)
+        if score is not None:
+            evaluator.state.metrics, evaluator.state.epoch = {"score": score}, number
+        best(engine)
+        last(engine)
+
+    def stored() -> float:
+        return float(torch.load(tmp_path / "model.pt", weights_only=True)["weight"])
+
+    epoch(1, 1.0, 0.3)
+    assert stored() == 1.0
+    epoch(2, 2.0, None)  # not validated
+    assert stored() == 1.0
+    epoch(3, 3.0, 0.2)
+    assert stored() == 1.0
+    epoch(4, 4.0, math.nan)
+    assert stored() == 1.0
+    epoch(5, 5.0, 0.4)
+    assert stored() == 5.0
+    whole = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert set(whole) == {"model", "best", "record"}
+    assert whole["best"] == {"best": 0.4}
+    fresh = CheckpointWriter(tmp_path, "model.pt", {"model": model}, bare=True, best_of=evaluator)
+    fresh.load_state_dict(whole["best"])
+    assert fresh.best == 0.4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt", "model.pt.json"]  # no scratch file stays

@@ -12,9 +12,9 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
-from tests.engine.test_doctor_rules import RUN, change, healthy
 
 from conftest import BUNDLE
+from helpers import RUN, changed, healthy
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import Level, inference_levels, make_scheduler, sample
 from roi_fusion.data.cases import find_cases
@@ -25,9 +25,8 @@ from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import SamplingInferer
 from roi_fusion.errors import InputError
 
+
 # --- the checks at the start -----------------------------------------------------------------------------------------------
-
-
 def one_step_sampler(predict_x0, noise: torch.Tensor, levels: list[Level]) -> torch.Tensor:
     """The seed's fault: DDPM coefficients of neighbouring timesteps on a strided list."""
     scheduler = make_scheduler("ddim")
@@ -130,10 +129,8 @@ def test_every_loaded_case_is_measured() -> None:
 
 
 # --- the handler on a history ----------------------------------------------------------------------------------------------
-
-
 def test_the_prescription_holds_findings_and_gates() -> None:
-    text = prescription(Chart(change(healthy(60), validation={"lesion_dice": 0.3}), RUN))
+    text = prescription(Chart(changed(healthy(60), validation={"lesion_dice": 0.3}), RUN))
     assert "60 epochs, 12 validations, 0 findings" in text
     assert "gate of epoch 50: lesion_dice > 0.4: MISSED (0.300)" in text
     assert "gate of epoch 20: loss_total falling: passed" in text
@@ -160,7 +157,7 @@ def test_gates_are_said_once_when_they_are_reached_and_not_again_by_a_resumed_tr
 ) -> None:
     caplog.set_level("INFO", logger="roi_fusion")
     (tmp_path / "run.json").write_text(json.dumps(RUN))
-    rows = change(healthy(52), since=21, validation={"bone_ssim": 0.2})
+    rows = changed(healthy(52), since=21, validation={"bone_ssim": 0.2})
     play(tmp_path, rows[:30])
     assert [r.message for r in caplog.records if "gate" in r.message] == ["doctor: gate of epoch 20: passed"]
     caplog.clear()
@@ -180,8 +177,6 @@ def test_stop_on_takes_two_words() -> None:
 
 
 # --- five faults injected into real trainings -------------------------------------------------------------------------------
-
-
 class ClampedNet(RoiFusionNet):
     """The seed's second fault."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.engine.test_doctor_rules import change, healthy
 
+from helpers import changed, healthy
 from roi_fusion.engine.doctor_chart import Chart, gate_results, gates, read_chart
 from roi_fusion.errors import InputError
 
@@ -42,10 +42,10 @@ def test_each_gate_is_read_at_the_first_validation_from_its_epoch_on() -> None:
 def test_results_say_what_was_missed_and_nothing_of_what_is_to_come() -> None:
     assert gate_results(gates(Chart(healthy(12)))) == {}
     assert gate_results(gates(Chart(healthy(21)))) == {20: "passed"}
-    low = change(healthy(60), validation={"lesion_dice": 0.3})
+    low = changed(healthy(60), validation={"lesion_dice": 0.3})
     assert gate_results(gates(Chart(low))) == {20: "passed", 50: "MISSED: lesion_dice 0.300, expected above 0.4"}
     for row in low:
         row.get("validation", {}).pop("lesion_dice", None)
     assert gate_results(gates(Chart(low)))[50] == "MISSED: lesion_dice not measured, expected above 0.4"
-    rising = change(healthy(30), since=20, loss_total=9.0)
+    rising = changed(healthy(30), since=20, loss_total=9.0)
     assert gate_results(gates(Chart(rising)))[20] == "MISSED: loss_total falling 9.000"

@@ -1,59 +1,12 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 
-from roi_fusion.core.losses import COMPONENTS
+from helpers import RUN, changed, healthy
 from roi_fusion.engine.doctor_chart import Chart
 from roi_fusion.engine.doctor_rules import diagnose
 from roi_fusion.errors import InputError
-
-RUN = {
-    "loss_weights": dict.fromkeys(COMPONENTS, 1.0),
-    "learning_rate_plan": {"peak": 1e-4, "final": 5e-5, "warmup_steps": 200, "total_steps": 8000},
-}
-
-
-def healthy(epochs: int = 200, seed: int = 0) -> list[dict]:
-    """A history as a good training writes it: noise, plateaus, a late jump, validation every fifth epoch."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for e in range(1, epochs + 1):
-        stage = 1 - math.exp(-e / 12) if e < 60 or e > 120 else 1 - math.exp(-60 / 12)  # a plateau of 60 epochs
-        wobble = 1 + 0.04 * rng.standard_normal()
-        losses = {"diffusion": 0.5, "brain": 0.15, "bone": 0.6, "lesion": 1.5, "masks": 3.0}
-        row = {"epoch": e, "iteration": 40 * e}
-        row.update({f"loss_{k}": v * (1.02 - stage) * wobble for k, v in losses.items()})
-        row["loss_total"] = sum(row[f"loss_{k}"] for k in losses)
-        shares = rng.dirichlet([4, 2, 8, 20, 30]) if e < 150 else np.array([0.04, 0.004, 0.2, 0.3, 0.456])  # brain has arrived
-        row.update({f"gradient_share_{k}": float(s) for k, s in zip(losses, shares)})
-        row["learning_rate"] = 1e-4 if 40 * e > 200 else 2e-5
-        row.update(
-            fused_min=-2.5 - 0.1 * rng.random(), fused_max=7 + rng.random(), fused_at_bounds=0.0, mri_std=1.0, ct_std=0.86
-        )
-        if e % 5 == 0:
-            # The lesion head finds nothing at first, as real ones do.
-            row["validation"] = {
-                "brain_ssim": 0.99 * stage,
-                "bone_ssim": 0.95 * stage,
-                "bone_psnr": 28 * stage,
-                "lesion_dice": 0.7 * stage if e > 10 else 0.0,
-                "brain_ssim_context": 0.92 * stage,
-                "bone_ssim_context": 0.8 * stage,
-                "n_empty_pred": 20.0 if e <= 10 else 2.0,
-                "n_empty_ref": 2.0,
-                "n_cases": 20.0,
-                "fused_at_bounds": 0.0,
-            }
-            row["baselines"] = {
-                "paste": {"brain_ssim_context": 0.94, "bone_ssim_context": 0.5},
-                "maximum": {"brain_ssim_context": 0.89, "bone_ssim_context": 0.8},
-            }
-        rows.append(row)
-    return rows
 
 
 def codes(rows: list[dict], run: dict | None = None, start: dict | None = None) -> list[str]:
@@ -66,30 +19,21 @@ def test_a_healthy_training_gets_no_finding_at_any_time(epochs: int, seed: int) 
     assert codes(healthy(epochs, seed)) == []
 
 
-def change(rows: list[dict], since: int = 1, validation: dict | None = None, **values: float) -> list[dict]:
-    for row in rows:
-        if row["epoch"] >= since:
-            row.update(values)
-            if validation and "validation" in row:
-                row["validation"].update(validation)
-    return rows
-
-
 @pytest.mark.parametrize(
     ("rows", "code", "since"),
     [
-        (change(healthy(40), validation={"bone_ssim": 0.0001}), "zero_ssim", 5),
-        (change(healthy(40), validation={"brain_ssim": 0.0}), "zero_ssim", 5),
-        (change(healthy(20), validation={"bone_psnr": -4.5}), "negative_psnr", 15),
-        (change(healthy(12), loss_total=5.0), "flat_loss", 1),
-        (change(healthy(12), since=4, fused_at_bounds=812.0, fused_min=-3.0, fused_max=5.0), "bounds", 4),
-        (change(healthy(12), validation={"fused_at_bounds": 3.0}), "bounds", 5),
-        (change(healthy(12), validation={"lesion_dice": 1.0}), "too_good", 5),
-        (change(healthy(40), validation={"n_empty_pred": 20.0}), "nothing_predicted", 25),
-        (change(healthy(30), since=8, gradient_share_bone=0.002, loss_bone=0.5), "starved", 8),
-        (change(healthy(80), validation={"bone_ssim_context": 0.3, "brain_ssim_context": 0.8}), "worse_than_rules", 50),
-        (change(healthy(30), since=20, learning_rate=3e-3), "learning_rate", 20),
-        (change(healthy(30), since=20, learning_rate=1e-7), "learning_rate", 20),
+        (changed(healthy(40), validation={"bone_ssim": 0.0001}), "zero_ssim", 5),
+        (changed(healthy(40), validation={"brain_ssim": 0.0}), "zero_ssim", 5),
+        (changed(healthy(20), validation={"bone_psnr": -4.5}), "negative_psnr", 15),
+        (changed(healthy(12), loss_total=5.0), "flat_loss", 1),
+        (changed(healthy(12), since=4, fused_at_bounds=812.0, fused_min=-3.0, fused_max=5.0), "bounds", 4),
+        (changed(healthy(12), validation={"fused_at_bounds": 3.0}), "bounds", 5),
+        (changed(healthy(12), validation={"lesion_dice": 1.0}), "too_good", 5),
+        (changed(healthy(40), validation={"n_empty_pred": 20.0}), "nothing_predicted", 25),
+        (changed(healthy(30), since=8, gradient_share_bone=0.002, loss_bone=0.5), "starved", 8),
+        (changed(healthy(80), validation={"bone_ssim_context": 0.3, "brain_ssim_context": 0.8}), "worse_than_rules", 50),
+        (changed(healthy(30), since=20, learning_rate=3e-3), "learning_rate", 20),
+        (changed(healthy(30), since=20, learning_rate=1e-7), "learning_rate", 20),
     ],
 )
 def test_each_fault_is_named_with_its_epoch(rows: list[dict], code: str, since: int) -> None:
@@ -107,7 +51,7 @@ def test_faults_of_the_start() -> None:
 
 
 def test_a_diffusion_loss_that_falls_beside_a_zero_ssim_points_at_the_sampler() -> None:
-    found = diagnose(Chart(change(healthy(40), validation={"bone_ssim": 0.0, "brain_ssim": 0.0}), RUN))
+    found = diagnose(Chart(changed(healthy(40), validation={"bone_ssim": 0.0, "brain_ssim": 0.0}), RUN))
     assert [f.code for f in found] == ["zero_ssim", "zero_ssim"]
     assert "the sampler does not follow its schedule" in found[0].cause
 

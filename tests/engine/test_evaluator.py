@@ -1,8 +1,6 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import csv
-import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,42 +8,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from tests.data.test_results import INTENSITY
 
+from helpers import case_item, case_prediction
 from roi_fusion.core.intensity import fusion_sources
 from roi_fusion.data.cases import collate_cases
 from roi_fusion.engine.case_metrics import default_metrics
 from roi_fusion.engine.evaluator import CaseEvaluator, CaseMetrics, CasePreparer, require_results, volume_class
 from roi_fusion.errors import InputError
-from roi_fusion.metrics.table import summarise, write_tables
-from roi_fusion.values import PREDICTION_CHANNELS
-
-
-def item(name: str = "a", known: float = 1.0, spacing: tuple[float, float, float] = (1.0, 1.0, 5.0)) -> dict:
-    torch.manual_seed(len(name))
-    image = torch.randn(2, 24, 24, 4)
-    image[:, :3] = 0
-    masks = {k: torch.zeros(1, 24, 24, 4, dtype=torch.uint8) for k in ("bone", "brain", "dense", "label")}
-    masks["bone"][:, 4:6] = 1
-    masks["brain"][:, 8:20, 4:20] = 1
-    masks["label"][:, 10:14, 8:13, 1:3] = 1
-    affine = np.diag([*spacing, 1.0])
-    return {"case": name, "image": MetaTensor(image, affine=affine), **masks, "label_known": known, "intensity": INTENSITY}
-
-
-def prediction(case: dict, fused: torch.Tensor, probability: torch.Tensor) -> torch.Tensor:
-    channels = {n: torch.zeros(1, 24, 24, 4) for n in PREDICTION_CHANNELS}
-    channels["fused"], channels["lesion_prob"] = fused, probability
-    return torch.cat([channels[n] for n in PREDICTION_CHANNELS])
 
 
 def test_rows_of_a_case() -> None:
-    case = item()
+    case = case_item()
     image = case["image"].as_tensor()
     mri, ct = (v[0] for v in fusion_sources(image[None]))
     paste = torch.where(case["bone"] > 0, ct, mri)
-    rows = CaseMetrics(threshold=torch.tensor([0.5])).measure(case, prediction(case, paste, case["label"].float()))
+    rows = CaseMetrics(threshold=torch.tensor([0.5])).measure(case, case_prediction(case, paste, case["label"].float()))
     by_method = {r["method"]: r for r in rows}
     assert list(by_method) == ["roi_fusion", "average", "maximum", "paste", "target"]
     ours = by_method["roi_fusion"]
@@ -62,17 +39,17 @@ def test_rows_of_a_case() -> None:
 
 
 def test_an_unknown_lesion_gives_no_score() -> None:
-    case = item(known=0.0)
-    row = CaseMetrics().measure(case, prediction(case, case["image"][:1].as_tensor(), torch.rand(1, 24, 24, 4)))[0]
+    case = case_item(known=0.0)
+    row = CaseMetrics().measure(case, case_prediction(case, case["image"][:1].as_tensor(), torch.rand(1, 24, 24, 4)))[0]
     assert "lesion_dice" not in row
     assert math.isnan(row["lesion_ml"])
     assert row["volume_class"] == "unknown"
 
 
 def test_a_lesion_beyond_the_ct_is_missed_and_not_forgotten(caplog: pytest.LogCaptureFixture) -> None:
-    case = item()
+    case = case_item()
     inside = int(case["label"].sum())
-    found = prediction(case, case["image"][:1].as_tensor(), case["label"].float())
+    found = case_prediction(case, case["image"][:1].as_tensor(), case["label"].float())
     row = CaseMetrics(with_baselines=False).measure({**case, "label_voxels": float(inside + 60)}, found)[0]
     assert row["lesion_dice"] == pytest.approx(2 * inside / (2 * inside + 60))
     assert row["lesion_ml"] == pytest.approx((inside + 60) * 5 / 1000)
@@ -88,7 +65,7 @@ def test_a_lesion_beyond_the_ct_is_missed_and_not_forgotten(caplog: pytest.LogCa
 
 
 def test_only_masks_of_the_case_guide(caplog: pytest.LogCaptureFixture) -> None:
-    batch = {**collate_cases([item()]), "bone_known": torch.ones(1), "brain_known": torch.zeros(1)}
+    batch = {**collate_cases([case_item()]), "bone_known": torch.ones(1), "brain_known": torch.zeros(1)}
     masks = CasePreparer(("brain_mask", "bone_mask", "lesion_mask"))(batch)[3]["masks"]
     assert set(masks) == {"bone_mask", "lesion_mask"}
     assert "no brain_mask.nii.gz to guide by" in caplog.text
@@ -98,12 +75,12 @@ def test_only_masks_of_the_case_guide(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_spacing_comes_from_each_case() -> None:
-    shifted = item("a")["label"].roll(2, 3).float()
+    shifted = case_item("a")["label"].roll(2, 3).float()
     found = []
     for spacing in ((1.0, 1.0, 5.0), (1.0, 1.0, 0.5)):
-        case = item("a", spacing=spacing)
+        case = case_item("a", spacing=spacing)
         found.append(
-            CaseMetrics(with_baselines=False).measure(case, prediction(case, case["image"][:1].as_tensor(), shifted))[0]
+            CaseMetrics(with_baselines=False).measure(case, case_prediction(case, case["image"][:1].as_tensor(), shifted))[0]
         )
     assert found[0]["lesion_hd95_mm"] > 5 * found[1]["lesion_hd95_mm"]
 
@@ -120,7 +97,7 @@ class Loader(list):
 
 
 def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
-    good = [item("aa"), item("bbb")]
+    good = [case_item("aa"), case_item("bbb")]
     bad = {"case": "bad", "refused": "bad/ct.nii.gz: why"}
     batches = [collate_cases([good[0]]), collate_cases([bad]), collate_cases([good[1], {**bad, "case": "worse"}])]
     loader = Loader(batches)
@@ -153,58 +130,6 @@ def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
     evaluator.state.case_rows = []
     with pytest.raises(InputError, match=r"b/mri\.nii\.gz: why"):
         require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}))
-
-
-def rows() -> list[dict]:
-    rng = np.random.default_rng(0)
-    out = []
-    for n in range(30):
-        volume = float(rng.uniform(0, 40))
-        dice = math.nan if n == 0 else float(rng.uniform(0.4, 0.9))
-        base = {"case": f"c{n}", "lesion_ml": volume, "volume_class": volume_class(volume)}
-        out.append(
-            {
-                **base,
-                "method": "roi_fusion",
-                "brain_ssim": float(rng.uniform(0.9, 1)),
-                "lesion_dice": dice,
-                "n_empty_pred": float(n == 0),
-                "n_empty_ref": float(n == 0),
-                "fused_at_bounds": 0.0,
-            }
-        )
-        out.append({**base, "method": "paste", "brain_ssim": 1.0, "bone_psnr": math.inf})
-    return out
-
-
-def test_the_summary_counts_what_is_missing_and_brackets_the_mean(tmp_path: Path) -> None:
-    table = rows()
-    summary = write_tables(tmp_path, table)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
-    own = summary["methods"]["roi_fusion"]
-    dice = [r["lesion_dice"] for r in table if r["method"] == "roi_fusion"][1:]
-    assert own["lesion_dice"]["mean"] == pytest.approx(np.mean(dice), abs=1e-6)
-    assert own["lesion_dice"]["median"] == pytest.approx(np.median(dice), abs=1e-6)
-    assert (own["lesion_dice"]["count"], own["lesion_dice"]["missing"]) == (29, 1)
-    low, high = own["lesion_dice"]["ci95"]
-    assert low < np.mean(dice) < high
-    assert (high - low) == pytest.approx(2 * 1.96 * np.std(dice) / 29**0.5, rel=0.25)
-    assert summary["counts"] == {"n_empty_pred": 1, "n_empty_ref": 1, "fused_at_bounds": 0}
-    assert summary["methods"]["paste"]["bone_psnr"]["mean"] == "inf"
-    assert summary["methods"]["paste"]["brain_ssim"]["ci95"] == [1.0, 1.0]
-    assert sum(c["cases"] for c in summary["by_volume_class"].values()) == 30
-    assert summarise(table) == summary  # the bootstrap is seeded
-
-
-def test_the_table_leaves_missing_cells_empty(tmp_path: Path) -> None:
-    write_tables(tmp_path, rows())
-    with (tmp_path / "metrics.csv").open() as f:
-        table = list(csv.DictReader(f))
-    assert len(table) == 60
-    assert table[0]["lesion_dice"] == ""
-    assert table[1]["bone_psnr"] == "inf"
-    assert table[1]["lesion_dice"] == ""
-    assert set(table[0]) >= {"case", "method", "volume_class", "lesion_ml", "brain_ssim"}
 
 
 def test_volume_classes() -> None:

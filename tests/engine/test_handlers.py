@@ -1,24 +1,19 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from monai.handlers import TensorBoardStatsHandler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.core.test_losses import make_target, perfect
 
+from helpers import engine_of, loss_target, perfect_prediction
 from roi_fusion.core.losses import COMPONENTS, RoiFusionLoss
-from roi_fusion.data.history import read_history
-from roi_fusion.engine.checkpoint import CheckpointWriter
 from roi_fusion.engine.handlers import (
     EpochSeeder,
     GradientClipper,
@@ -27,15 +22,7 @@ from roi_fusion.engine.handlers import (
     TrainingStatistics,
     count_at_bounds,
 )
-from roi_fusion.engine.writers import ErrorsWriter, HistoryWriter
 from roi_fusion.errors import InputError
-
-
-def engine_of(step=lambda engine, batch: None) -> Engine:
-    engine = Engine(step)
-    engine.register_events(*IterationEvents)
-    engine.logger.disabled = True
-    return engine
 
 
 def test_an_epoch_draws_the_same_however_it_is_reached() -> None:
@@ -92,12 +79,12 @@ def test_a_clamp_is_counted_and_free_or_saturated_extremes_are_not() -> None:
 
 
 def test_statistics_hold_every_component_and_its_share_of_the_gradient() -> None:
-    target = make_target()
+    target = loss_target()
     loss = RoiFusionLoss(beta=0.0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.25)
 
     def step(engine: Engine, batch: object) -> None:
-        pred = (perfect(target) + 0.1).requires_grad_()
+        pred = (perfect_prediction(target) + 0.1).requires_grad_()
         total = loss(pred, target)
         engine.state.output = {"image": target["image"], "pred": pred, "loss": total}
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
@@ -122,12 +109,12 @@ def test_statistics_hold_every_component_and_its_share_of_the_gradient() -> None
 
 
 def test_tensorboard_gets_every_component_of_every_iteration(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    target = make_target()
+    target = loss_target()
     loss = RoiFusionLoss()
     expected: list[dict[str, float]] = []
 
     def step(engine: Engine, batch: float) -> dict:
-        total = loss(perfect(target) + batch, target)
+        total = loss(perfect_prediction(target) + batch, target)
         expected.append({k: float(v) for k, v in loss.components.items()})
         engine.state.metrics["loss_total"] = float(total)
         return {"loss": total}
@@ -141,81 +128,3 @@ def test_tensorboard_gets_every_component_of_every_iteration(tmp_path: Path, rec
         logged = [(e.step, e.value) for e in events.Scalars(f"iteration_loss_{name}")]
         assert logged == [(n, pytest.approx(row[name], rel=1e-5)) for n, row in enumerate(expected, start=1)], name
     assert not [w for w in recwarn if "non-scalar" in str(w.message)]
-
-
-def test_history_is_one_line_an_epoch_and_a_resume_drops_what_it_repeats(tmp_path: Path) -> None:
-    evaluator = SimpleNamespace(
-        state=SimpleNamespace(
-            metrics={"brain_ssim": 0.5, "lesion_dice": math.nan}, epoch=2, baselines={"paste": {"brain_ssim": 1.0}}
-        )
-    )
-    engine = engine_of()
-    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(loss_total=1.0 / e.state.epoch))
-    HistoryWriter(tmp_path, evaluator).attach(engine)
-    engine.run([0], max_epochs=4)
-    rows = read_history(tmp_path)
-    assert [r["epoch"] for r in rows] == [1, 2, 3, 4]
-    assert rows[1]["validation"] == {"brain_ssim": 0.5}  # missing is left out, not 0
-    assert rows[1]["baselines"] == {"paste": {"brain_ssim": 1.0}}
-    assert "validation" not in rows[2]
-    with (tmp_path / "history.jsonl").open("a") as f:
-        f.write('{"epoch": 5, "loss_')  # killed while writing
-    assert len(read_history(tmp_path)) == 4
-    again = engine_of()
-    HistoryWriter(tmp_path).attach(again)
-    again.load_state_dict({"epoch": 2, "max_epochs": 3, "epoch_length": 1})
-    again.run([0], max_epochs=3)
-    assert [r["epoch"] for r in read_history(tmp_path)] == [1, 2, 3]
-
-
-def test_a_broken_or_missing_history_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected the history of a training, found no such file"):
-        read_history(tmp_path)
-    (tmp_path / "history.jsonl").write_text('{"epoch": 1}\nnonsense\n{"epoch": 3}\n')
-    with pytest.raises(InputError, match="expected one JSON object with an epoch in line 2, got 'nonsense'"):
-        read_history(tmp_path)
-
-
-def test_checkpoints_are_bare_or_whole_and_only_better_ones_replace(tmp_path: Path) -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    evaluator = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="score", epoch=0))
-    engine = engine_of()
-    engine.state.epoch = 0
-    best = CheckpointWriter(tmp_path, "model.pt", {"model": model}, bare=True, best_of=evaluator)
-    last = CheckpointWriter(tmp_path, "last.pt", {"model": model, "best": best})
-
-    def epoch(number: int, value: float, score: float | None) -> None:
-        engine.state.epoch = number
-        model.weight.data.fill_(value)
-        if score is not None:
-            evaluator.state.metrics, evaluator.state.epoch = {"score": score}, number
-        best(engine)
-        last(engine)
-
-    def stored() -> float:
-        return float(torch.load(tmp_path / "model.pt", weights_only=True)["weight"])
-
-    epoch(1, 1.0, 0.3)
-    assert stored() == 1.0
-    epoch(2, 2.0, None)  # not validated
-    assert stored() == 1.0
-    epoch(3, 3.0, 0.2)
-    assert stored() == 1.0
-    epoch(4, 4.0, math.nan)
-    assert stored() == 1.0
-    epoch(5, 5.0, 0.4)
-    assert stored() == 5.0
-    whole = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert set(whole) == {"model", "best", "record"}
-    assert whole["best"] == {"best": 0.4}
-    fresh = CheckpointWriter(tmp_path, "model.pt", {"model": model}, bare=True, best_of=evaluator)
-    fresh.load_state_dict(whole["best"])
-    assert fresh.best == 0.4
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.pt", "model.pt", "model.pt.json"]  # no scratch file stays
-
-
-def test_refused_cases_are_written(tmp_path: Path) -> None:
-    engine = engine_of()
-    ErrorsWriter(tmp_path, [SimpleNamespace(errors={"a": "why a"}), SimpleNamespace(errors={}), object()]).attach(engine)
-    engine.run([0], max_epochs=1)
-    assert json.loads((tmp_path / "errors.json").read_text()) == {"a": "why a"}

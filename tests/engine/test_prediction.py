@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import torch
 
 import roi_fusion
 from conftest import BUNDLE
+from helpers import documented_examples, pair_of, run_documented
 from roi_fusion.core.channels import OUTPUT_CHANNELS
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
@@ -26,6 +25,8 @@ from roi_fusion.engine.prediction import Predictor, prepare
 from roi_fusion.errors import InputError
 
 SMALL = {"network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6]}
+
+
 FAST = {**SMALL, "num_inference_steps": 2, "num_samples": 2, "device": "cpu"}
 
 
@@ -45,12 +46,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pair(dataset: Path, case: str = "phantom_0000") -> tuple[Path, Path]:
-    return dataset / case / "mri.nii.gz", dataset / case / "ct.nii.gz"
-
-
 def test_predict_returns_what_it_writes(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    mri, ct = pair(tiny_dataset)
+    mri, ct = pair_of(tiny_dataset)
     result = roi_fusion.predict(mri, ct, output_dir=tmp_path, bundle_root=bundle, **FAST)
     source = nib.load(mri)
     assert set(result) == {stem for stem, _ in RESULT_FILES.values()} | {"affine"}
@@ -96,7 +93,7 @@ def test_one_volume_alone_is_refused_and_taken_on_request(
 
 
 def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    mri, ct = pair(tiny_dataset)
+    mri, ct = pair_of(tiny_dataset)
     knobs = [t for k, v in FAST.items() if k != "device" for t in (f"--{k}", str(v).replace(" ", ""))]
     subprocess.run(
         [
@@ -128,15 +125,15 @@ def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp
 
 def test_a_predictor_serves_many_pairs_and_writes_nothing_unasked(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     predictor = Predictor(bundle / "models" / "model.pt", **FAST)
-    first, second = (predictor(*pair(tiny_dataset, c)) for c in ("phantom_0000", "phantom_0001"))
-    again = predictor(*pair(tiny_dataset))
+    first, second = (predictor(*pair_of(tiny_dataset, c)) for c in ("phantom_0000", "phantom_0001"))
+    again = predictor(*pair_of(tiny_dataset))
     np.testing.assert_array_equal(first["fused"], again["fused"])
     assert not np.array_equal(first["fused"], second["fused"])
     assert not list(tmp_path.iterdir())
 
 
 def test_prepare_gives_what_exported_models_take(tiny_dataset: Path) -> None:
-    case = prepare(*pair(tiny_dataset))
+    case = prepare(*pair_of(tiny_dataset))
     assert case["image"].shape[0] == 2
     assert abs(float(case["image"][case["image"] != 0].mean())) < 0.1
 
@@ -153,43 +150,24 @@ def test_prepare_gives_what_exported_models_take(tiny_dataset: Path) -> None:
     ],
 )
 def test_bad_input_is_one_sentence(bundle: Path, tiny_dataset: Path, changes: dict, sentence: str) -> None:
-    mri, ct = pair(tiny_dataset)
+    mri, ct = pair_of(tiny_dataset)
     with pytest.raises(InputError, match=sentence) as caught:
         roi_fusion.predict(**{"mri_path": mri, "ct_path": ct, "bundle_root": bundle, **FAST, **changes})
     assert "\n" not in str(caught.value)
 
 
 def test_a_broken_volume_is_one_sentence(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    ct = pair(tiny_dataset)[1]
+    ct = pair_of(tiny_dataset)[1]
     (tmp_path / "mri.nii.gz").write_bytes(b"no nifti")
     with pytest.raises(InputError, match=r"mri\.nii\.gz: expected a readable volume"):
         roi_fusion.predict(tmp_path / "mri.nii.gz", ct, bundle_root=bundle, **FAST)
-
-
-def examples(tag: str = "") -> str:
-    """The Python blocks of docs/python.md, those with `tag` behind the language."""
-    text = (BUNDLE / "docs" / "python.md").read_text()
-    return "\n".join(re.findall(rf"^```python{tag and ' ' + tag}\n(.*?)^```", text, flags=re.M | re.S))
-
-
-def run_examples(folder: Path, dataset: Path, weights: Path, code: str) -> None:
-    """Run code in a folder with the bundle, its weights and a pair, as the document says."""
-    shutil.copytree(BUNDLE / "roi_fusion", folder / "bundle" / "roi_fusion", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(BUNDLE / "configs", folder / "bundle" / "configs")
-    (folder / "bundle" / "models").mkdir(exist_ok=True)
-    shutil.copy(weights, folder / "bundle" / "models" / "model.pt")
-    for path in pair(dataset):
-        shutil.copy(path, folder)
-    environment = {**os.environ, "PYTHONPATH": str(folder / "bundle")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_documented_examples_run(tiny_dataset: Path, tmp_path: Path) -> None:
     """`predict`, `Predictor`, `monai.bundle.load` and `create_workflow`."""
     torch.save(RoiFusionNet().state_dict(), tmp_path / "weights.pt")
     checks = "assert fused.shape == image.shape[2:]; assert roi_fusion.__file__.startswith(__import__('os').getcwd())"
-    run_examples(tmp_path, tiny_dataset, tmp_path / "weights.pt", examples() + checks)
+    run_documented(tmp_path, tiny_dataset, tmp_path / "weights.pt", documented_examples() + checks)
     folder = tmp_path / "results"
     assert all((folder / tmp_path.name / f"{stem}.nii.gz").is_file() for stem, _ in RESULT_FILES.values())
 
@@ -202,7 +180,7 @@ def test_monai_bundle_load(bundle: Path, tiny_dataset: Path) -> None:
         device="cpu",
         net_override={k.split("#")[1]: v for k, v in SMALL.items()},
     )
-    image = prepare(*pair(tiny_dataset))["image"].as_tensor()
+    image = prepare(*pair_of(tiny_dataset))["image"].as_tensor()
     with torch.inference_mode():
         pred = network.eval()(image[None])
     assert pred.shape == (1, len(OUTPUT_CHANNELS), *image.shape[1:])

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,14 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
 import heads
+from helpers import engine_of
 from roi_fusion.data import results
+from roi_fusion.data.history import read_history
 from roi_fusion.data.results import RESULT_FILES, read_result, save_case
 from roi_fusion.engine import writers
 from roi_fusion.engine.prediction import predict
 from roi_fusion.engine.weights import sha256_of
-from roi_fusion.engine.writers import ErrorsWriter, TableWriter
+from roi_fusion.engine.writers import ErrorsWriter, HistoryWriter, TableWriter
 from roi_fusion.metrics.table import read_rows, write_rows
 from roi_fusion.report.page import write_report
 from roi_fusion.values import write_json
@@ -182,3 +185,35 @@ def test_a_brain_that_was_not_all_seen_has_no_lesion_of_0_ml(tmp_path: Path) -> 
     page = (tmp_path / "out" / "report.html").read_text()
     assert "lesion: none found, part of the brain was not seen" in page
     assert "have no CT and were not judged" in page
+
+
+def test_history_is_one_line_an_epoch_and_a_resume_drops_what_it_repeats(tmp_path: Path) -> None:
+    evaluator = SimpleNamespace(
+        state=SimpleNamespace(
+            metrics={"brain_ssim": 0.5, "lesion_dice": math.nan}, epoch=2, baselines={"paste": {"brain_ssim": 1.0}}
+        )
+    )
+    engine = engine_of()
+    engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(loss_total=1.0 / e.state.epoch))
+    HistoryWriter(tmp_path, evaluator).attach(engine)
+    engine.run([0], max_epochs=4)
+    rows = read_history(tmp_path)
+    assert [r["epoch"] for r in rows] == [1, 2, 3, 4]
+    assert rows[1]["validation"] == {"brain_ssim": 0.5}  # missing is left out, not 0
+    assert rows[1]["baselines"] == {"paste": {"brain_ssim": 1.0}}
+    assert "validation" not in rows[2]
+    with (tmp_path / "history.jsonl").open("a") as f:
+        f.write('{"epoch": 5, "loss_')  # killed while writing
+    assert len(read_history(tmp_path)) == 4
+    again = engine_of()
+    HistoryWriter(tmp_path).attach(again)
+    again.load_state_dict({"epoch": 2, "max_epochs": 3, "epoch_length": 1})
+    again.run([0], max_epochs=3)
+    assert [r["epoch"] for r in read_history(tmp_path)] == [1, 2, 3]
+
+
+def test_refused_cases_are_written(tmp_path: Path) -> None:
+    engine = engine_of()
+    ErrorsWriter(tmp_path, [SimpleNamespace(errors={"a": "why a"}), SimpleNamespace(errors={}), object()]).attach(engine)
+    engine.run([0], max_epochs=1)
+    assert json.loads((tmp_path / "errors.json").read_text()) == {"a": "why a"}

@@ -6,16 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
 
-from roi_fusion.core.intensity import TYPICAL_SCALES
-from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.core.schedule import make_scheduler
-from roi_fusion.engine.calibration import draws_of
-from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.errors import InputError
-from roi_fusion.metrics.calibration import Draws, conformal_quantile, fit_temperature, fit_threshold, volume_interval
-from roi_fusion.values import PREDICTION_CHANNELS
+from roi_fusion.metrics.calibration import (
+    Draws,
+    brier_score,
+    conformal_quantile,
+    expected_calibration_error,
+    fit_temperature,
+    fit_threshold,
+    reliability_curve,
+    volume_interval,
+)
 
 
 def simulated(rng: np.random.Generator, temperature: float = 1.0, voxels: int = 4000) -> Draws:
@@ -77,26 +79,18 @@ def test_too_little_to_fit_is_refused() -> None:
             fit()
 
 
-@pytest.mark.parametrize("temperature", [1.0, 6.0, 20.0])
-def test_the_fit_sees_every_voxel_that_a_mask_holds_at_inference(net: RoiFusionNet, temperature: float) -> None:
-    torch.manual_seed(0)
-    image = MetaTensor(torch.randn(2, 32, 32, 4), affine=torch.eye(4))
-    label = MetaTensor(torch.zeros(1, 32, 32, 4), affine=torch.eye(4))
-    label[:, 4:8, 4:8, 1] = 1
-    constants = {f"{v}_{k}": c for v, pair in TYPICAL_SCALES.items() for k, c in zip(("mean", "std"), pair)}
-    item = {"image": image, "label": label, "intensity": constants}
-    inferer = SamplingInferer(make_scheduler(), 2, 2)
-    try:
-        with torch.no_grad():
-            net.out.bias[0] -= 6.0  # false alarms far from the lesion that only a high temperature shows
-        case = draws_of(inferer, net, item)
-        net.temperature.fill_(temperature)
-        probability = sample_case(inferer, net, item)[PREDICTION_CHANNELS.index("lesion_prob")]
-        for threshold in (0.1, 0.26):
-            assert int((case.probability(temperature) > threshold).sum()) == int((probability > threshold).sum())
-        if temperature == 20.0:
-            assert (probability > 0.1).sum() > 100
-    finally:
-        net.temperature.fill_(1.0)
-        with torch.no_grad():
-            net.out.bias[0] += 6.0
+def test_calibration_matches_its_definition() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.random(20000)
+    truth = rng.random(20000) < p
+    region = np.ones_like(truth)
+    assert expected_calibration_error(p, truth, region) < 0.02
+    assert expected_calibration_error(np.full_like(p, 0.9), truth, region) == pytest.approx(0.9 - truth.mean(), abs=1e-9)
+    assert brier_score(p, truth, region) == pytest.approx(((p - truth) ** 2).mean())
+    curve = reliability_curve(np.array([0.05, 0.95, 1.0]), np.array([0, 1, 1]), np.ones(3))
+    assert curve["count"].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    assert curve["confidence"][9] == pytest.approx(0.975)
+    assert math.isnan(brier_score(p, truth, np.zeros_like(truth)))
+    assert math.isnan(expected_calibration_error(p, truth, np.zeros_like(truth)))
+    with pytest.raises(InputError, match="probabilities from 0 to 1"):
+        brier_score(p * 2, truth, region)

@@ -6,8 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.report.test_page import result
 
+from helpers import result_folder
 from roi_fusion.errors import InputError
 from roi_fusion.report.case_figure import case_figure
 
@@ -20,11 +20,11 @@ def test_any_orientation_is_drawn(codes: tuple[str, str, str], tmp_path: Path, t
         image = nib.load(tiny_dataset / "phantom_0000" / f"{stem}.nii.gz")
         change = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
         nib.save(image.as_reoriented(change), moved / f"{stem}.nii.gz")
-    folder = result(tmp_path / "out", tmp_path / "data", "phantom_0000")
+    folder = result_folder(tmp_path / "out", tmp_path / "data", "phantom_0000")
     figure = case_figure(folder, moved / "lesion_mask.nii.gz")
     assert len(figure.axes) == 3 * 7
     straight = case_figure(
-        result(tmp_path / "straight", tiny_dataset, "phantom_0000"), tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz"
+        result_folder(tmp_path / "straight", tiny_dataset, "phantom_0000"), tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz"
     )
     first, second = (np.asarray(f.axes[0].images[-1].get_array()) for f in (figure, straight))
     np.testing.assert_array_equal(first, second)  # the same patient looks the same however the file is stored
@@ -34,7 +34,7 @@ def test_the_lesions_slice_is_among_the_rows_and_outlined_in_both_colours(tmp_pa
     label = tiny_dataset / "phantom_0000" / "lesion_mask.nii.gz"
     mask = nib.as_closest_canonical(nib.load(label))
     largest = int(np.argmax(np.asarray(mask.dataobj).sum((0, 1))))
-    folder = result(tmp_path, tiny_dataset, "phantom_0000")
+    folder = result_folder(tmp_path, tiny_dataset, "phantom_0000")
     axes = np.reshape(case_figure(folder, label, num_slices=1).axes, (1, 7))
     fused = np.asarray(nib.as_closest_canonical(nib.load(folder / "fused.nii.gz")).dataobj)[..., largest]
     shown = np.asarray(axes[0, 3].images[-1].get_array())
@@ -49,7 +49,7 @@ def test_the_lesions_slice_is_among_the_rows_and_outlined_in_both_colours(tmp_pa
 def test_what_is_no_result_folder_is_refused(tmp_path: Path, tiny_dataset: Path) -> None:
     with pytest.raises(InputError, match=r"expected a result folder with result\.json"):
         case_figure(tmp_path)
-    folder = result(tmp_path, tiny_dataset, "phantom_0000")
+    folder = result_folder(tmp_path, tiny_dataset, "phantom_0000")
     (folder / "fused.nii.gz").unlink()
     with pytest.raises(InputError, match=r"expected a result folder with fused\.nii\.gz, found no such file"):
         case_figure(folder)

@@ -5,51 +5,18 @@ import json
 import re
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-from tests.engine.test_evaluator import rows
 
+from helpers import result_folder, table_rows
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.table import write_tables
 from roi_fusion.report.page import metrics_text, write_report
 
 
-def result(root: Path, data: Path, name: str, facts: dict | None = None) -> Path:
-    """A result folder of a phantom: the MRI itself as fused volume."""
-    folder = root / name
-    folder.mkdir(parents=True)
-    mri = nib.load(data / name / "mri.nii.gz")
-    array = np.asarray(mri.dataobj, np.float32)
-    head = array > np.percentile(array, 60)
-    volumes = {
-        "fused": np.where(head, array, 0),
-        "lesion": (array > np.percentile(array, 99)).astype(np.uint8),
-        "provenance": np.where(head, 0.7, np.nan).astype(np.float32),
-        "uncertainty": np.where(head, 0.1, 0).astype(np.float32),
-    }
-    for stem, volume in volumes.items():
-        nib.save(nib.Nifti1Image(volume, mri.affine), folder / f"{stem}.nii.gz")
-    content = {
-        "mri": str(data / name / "mri.nii.gz"),
-        "ct": str(data / name / "ct.nii.gz"),
-        "lesion_ml": 1.5,
-        "lesion_ml_interval": [1.0, 2.0],
-        "largest_residual": 12.5,
-        "num_inference_steps": 4,
-        "num_samples": 2,
-        "seed": 0,
-        "guidance": {"mode": "off"},
-        **(facts or {}),
-    }
-    (folder / "result.json").write_text(json.dumps(content))
-    return folder
-
-
 def test_the_page_is_self_contained_and_holds_everything(tmp_path: Path, tiny_dataset: Path) -> None:
     for name in ("phantom_0000", "phantom_0001"):
-        result(tmp_path, tiny_dataset, name)
-    write_tables(tmp_path, rows())
+        result_folder(tmp_path, tiny_dataset, name)
+    write_tables(tmp_path, table_rows())
     (tmp_path / "errors.json").write_text(json.dumps({"bad": "bad/mri.nii.gz: expected <finite> values"}))
     history = [
         {
@@ -93,7 +60,7 @@ def test_the_gates_of_a_training_are_a_table(tmp_path: Path) -> None:
 
 def test_only_so_many_cases_and_it_says_so(tmp_path: Path, tiny_dataset: Path) -> None:
     for n in range(3):
-        result(tmp_path, tiny_dataset, f"phantom_000{n}")
+        result_folder(tmp_path, tiny_dataset, f"phantom_000{n}")
     page = write_report(tmp_path, max_cases=2).read_text()
     assert page.count("<h3>") == 2
     assert "2 of 3 cases" in page
@@ -104,12 +71,12 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, tiny_dataset: Path) -> Non
         write_report(tmp_path)
     with pytest.raises(InputError, match="expected the summary of an evaluation"):
         metrics_text(tmp_path)
-    result(tmp_path, tiny_dataset, "phantom_0000", {"mri": "gone/mri.nii.gz"})
+    result_folder(tmp_path, tiny_dataset, "phantom_0000", {"mri": "gone/mri.nii.gz"})
     assert "gone/mri.nii.gz: expected the MRI of this result" in write_report(tmp_path).read_text()
 
 
 def test_the_text_table_lines_up(tmp_path: Path) -> None:
-    write_tables(tmp_path, rows())
+    write_tables(tmp_path, table_rows())
     lines = metrics_text(tmp_path).splitlines()
     assert lines[0].startswith("30 cases")
     assert len({len(line) for line in lines}) == 1

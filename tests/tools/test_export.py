@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.engine.test_prediction import examples, run_examples
 
 from conftest import BUNDLE, ROOT
+from helpers import documented_examples, run_documented
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.engine.prediction import prepare
 from roi_fusion.engine.weights import load_weights
@@ -69,7 +69,7 @@ def test_one_command_writes_a_file_that_equals_the_network(
             result = session.run(["pred"], {"image": image.numpy()})[0]
     assert result.shape == eager.shape
     assert np.abs(result - eager).max() <= TOLERANCE
-    run_examples(tmp_path, tiny_dataset, weights, examples(file_format) + "assert pred.shape[:2] == (1, 5)")
+    run_documented(tmp_path, tiny_dataset, weights, documented_examples(file_format) + "assert pred.shape[:2] == (1, 5)")
 
 
 def test_a_file_that_differs_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tools.test_slices import pictures
 
 import benchmark_slices
 from conftest import BUNDLE, ROOT
+from helpers import slice_pictures
 
 
 def script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str:
@@ -70,7 +70,7 @@ def test_check_config(tmp_path: Path) -> None:
 
 
 def test_slices_to_case_and_reports(tmp_path: Path) -> None:
-    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 6)})
+    ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 6)})
     arguments = ["--ct_dir", str(ct_dir), "--mri_dir", str(mri_dir), "--output_dir", str(tmp_path / "cases")]
     assert str(tmp_path / "cases" / "16") in script("slices_to_case", *arguments, "--spacing_mm", "1,1,6")
     assert "error: window_mri" in script(

@@ -11,29 +11,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from helpers import slice_pictures
 from roi_fusion.errors import InputError
 from roi_fusion_tools.slices import best_slices, export_slices, grey_to_hu, slices_to_cases
-
-
-def pictures(root: Path, patients: dict[str, range], size: int = 64) -> tuple[Path, Path]:
-    ct_dir, mri_dir = root / "CT", root / "MRI"
-    for folder in (ct_dir, mri_dir):
-        folder.mkdir(parents=True)
-    y, x = np.mgrid[:size, :size] - size / 2
-    radius = np.hypot(x, y)
-    for patient, numbers in patients.items():
-        for n in numbers:
-            ct, mri = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
-            mri[radius < 26] = 60  # scalp, dark on CT
-            ct[radius < 22] = 255
-            ct[radius < 19] = 120
-            mri[radius < 22] = 5
-            mri[radius < 19] = 150
-            mri[10:14, size // 2 - 2 : size // 2 + 2] = 250  # a mark in front
-            ct[size // 2, size // 2 + 8] = 200 + n  # to the patient's left
-            Image.fromarray(ct).save(ct_dir / f"{patient}{n:02d}.png")
-            Image.fromarray(mri).save(mri_dir / f"{patient}{n:02d}.png")
-    return ct_dir, mri_dir
 
 
 def test_grey_becomes_hu() -> None:
@@ -43,7 +23,7 @@ def test_grey_becomes_hu() -> None:
 
 
 def test_cases_are_stacked_in_order_and_in_place(tmp_path: Path) -> None:
-    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 6), "200": range(4)})
+    ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 6), "200": range(4)})
     folders = slices_to_cases(ct_dir, mri_dir, tmp_path / "cases", spacing_mm=(0.9, 0.9, 6.0))
     assert [f.name for f in folders] == ["16", "200"]
     ct, mri = (nib.load(folders[0] / f"{n}.nii.gz") for n in ("ct", "mri"))
@@ -60,7 +40,7 @@ def test_cases_are_stacked_in_order_and_in_place(tmp_path: Path) -> None:
 
 
 def test_fused_volumes_become_pictures_by_a_fixed_window(tmp_path: Path) -> None:
-    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 6)})
+    ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 6)})
     case = slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")[0]
     result = tmp_path / "results" / "16"
     result.mkdir(parents=True)
@@ -87,7 +67,7 @@ def test_fused_volumes_become_pictures_by_a_fixed_window(tmp_path: Path) -> None
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
-    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 8)})
+    ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 8)})
     (ct_dir / "1605.png").unlink()
     with pytest.raises(InputError, match="every slice of patient 16, found no slice 5"):
         slices_to_cases(ct_dir, mri_dir, tmp_path / "cases")
@@ -108,7 +88,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
 
 
 def test_only_8_bit_pictures_are_taken(tmp_path: Path) -> None:
-    ct_dir, mri_dir = pictures(tmp_path, {"16": range(3, 5)})
+    ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 5)})
     case = slices_to_cases(ct_dir, mri_dir, tmp_path / "grey")[0]
     expected = np.asarray(nib.load(case / "mri.nii.gz").dataobj)
     grey = Image.open(mri_dir / "1603.png")

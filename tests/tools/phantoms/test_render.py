@@ -1,18 +1,12 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import nibabel as nib
 import numpy as np
 import pytest
 
+from helpers import SMALL_PHANTOM
 from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import CONTRASTS, PhantomConfig, draw_phantom
-from roi_fusion_tools.phantoms.write import write_phantoms
-
-SMALL = {"shape": (80, 80, 14), "spacing_mm": (2.9, 2.9, 11.0)}
 
 
 def median(volume: np.ndarray, mask: np.ndarray) -> float:
@@ -20,7 +14,7 @@ def median(volume: np.ndarray, mask: np.ndarray) -> float:
 
 
 def test_the_same_seed_gives_the_same_voxels() -> None:
-    config = PhantomConfig(**SMALL, misregistration_mm=2.0)
+    config = PhantomConfig(**SMALL_PHANTOM, misregistration_mm=2.0)
     first, second, other = (draw_phantom(config, (5, n)) for n in (1, 1, 2))
     for name in ("mri", "ct", "lesion", "brain", "bone"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
@@ -30,9 +24,9 @@ def test_the_same_seed_gives_the_same_voxels() -> None:
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
 def test_tissues_look_as_they_should(contrast: str) -> None:
-    phantom = draw_phantom(PhantomConfig(**SMALL, contrast=contrast, lesion_free_share=0.0), (11, 3))
+    phantom = draw_phantom(PhantomConfig(**SMALL_PHANTOM, contrast=contrast, lesion_free_share=0.0), (11, 3))
     brain, bone, lesion = phantom.brain > 0, phantom.bone > 0, phantom.lesion > 0
-    assert 1000 < brain.sum() * np.prod(SMALL["spacing_mm"]) / 1000 < 2600  # mL
+    assert 1000 < brain.sum() * np.prod(SMALL_PHANTOM["spacing_mm"]) / 1000 < 2600  # mL
     assert 20 < median(phantom.ct, brain & ~lesion) < 45
     assert 450 < median(phantom.ct, bone) < 1150
     assert phantom.ct.min() >= -1183
@@ -52,7 +46,7 @@ def test_tissues_look_as_they_should(contrast: str) -> None:
 def test_lesions_darken_the_ct() -> None:
     drops = []
     for n in range(12):
-        phantom = draw_phantom(PhantomConfig(**SMALL, lesion_free_share=0.0), (2, n))
+        phantom = draw_phantom(PhantomConfig(**SMALL_PHANTOM, lesion_free_share=0.0), (2, n))
         lesion = phantom.lesion > 0
         if lesion.sum() > 40:
             drops.append(median(phantom.ct, (phantom.brain > 0) & ~lesion) - median(phantom.ct, lesion))
@@ -61,8 +55,8 @@ def test_lesions_darken_the_ct() -> None:
 
 
 def test_a_moved_ct_moves_its_bone_and_nothing_else() -> None:
-    still = draw_phantom(PhantomConfig(**SMALL), (8, 0))
-    moved = draw_phantom(PhantomConfig(**SMALL, misregistration_mm=8.0), (8, 0))
+    still = draw_phantom(PhantomConfig(**SMALL_PHANTOM), (8, 0))
+    moved = draw_phantom(PhantomConfig(**SMALL_PHANTOM, misregistration_mm=8.0), (8, 0))
     assert np.array_equal(still.brain, moved.brain)
     assert np.array_equal(still.lesion, moved.lesion)
     assert not np.array_equal(still.bone, moved.bone)
@@ -72,41 +66,6 @@ def test_a_moved_ct_moves_its_bone_and_nothing_else() -> None:
     assert np.linalg.norm(moved.parameters["ct_shift_mm"]) <= 8.0
     assert max(map(abs, moved.parameters["ct_rotation_degrees"])) <= 8.0
     assert still.parameters["ct_shift_mm"] == [0, 0, 0]
-
-
-def test_files_parameters_and_progress(tmp_path: Path) -> None:
-    config = PhantomConfig(shape=(40, 44, 6), spacing_mm=(5.0, 5.0, 24.0))
-    names = list(write_phantoms(tmp_path, 2, config, seed=9))
-    assert names == ["phantom_0000", "phantom_0001"]
-    record = json.loads((tmp_path / "dataset.json").read_text())
-    assert set(record["cases"]) == set(names)
-    assert record["cases"]["phantom_0001"]["seed"] == [9, 1]
-    for stem in ("mri", "ct", "lesion_mask", "brain_mask", "bone_mask"):
-        image = nib.load(tmp_path / "phantom_0001" / f"{stem}.nii.gz")
-        assert image.shape == (40, 44, 6)
-        assert image.header.get_zooms() == (5.0, 5.0, 24.0)
-        assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
-    stored = np.asarray(nib.load(tmp_path / "phantom_0000" / "ct.nii.gz").dataobj)
-    assert np.array_equal(stored, draw_phantom(config, (9, 0)).ct)
-
-
-def test_an_interrupted_call_is_completed_and_workers_draw_the_same(tmp_path: Path) -> None:
-    config = PhantomConfig(shape=(32, 36, 4), spacing_mm=(6.0, 6.0, 30.0))
-    cases = write_phantoms(tmp_path / "a", 3, config, seed=2)
-    next(cases)
-    cases.close()
-    first = tmp_path / "a" / "phantom_0000" / "ct.nii.gz"
-    written = first.stat().st_mtime_ns
-    assert len(list(write_phantoms(tmp_path / "a", 3, config, seed=2))) == 3
-    assert first.stat().st_mtime_ns == written
-    list(write_phantoms(tmp_path / "b", 3, config, seed=2, num_workers=1))
-    for name in ("phantom_0000", "phantom_0002"):
-        same = [nib.load(tmp_path / d / name / "mri.nii.gz").get_fdata() for d in "ab"]
-        assert np.array_equal(*same)
-    list(write_phantoms(tmp_path / "a", 1, config, seed=3))  # another seed makes it anew
-    assert first.stat().st_mtime_ns != written
-    with pytest.raises(InputError, match="num_workers"):
-        list(write_phantoms(tmp_path, 1, config, num_workers=-1))
 
 
 def test_grids_vary_within_the_stated_limits() -> None:
