@@ -9,9 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from roi_fusion.data.atlas import mni_tissue
+from roi_fusion.data.atlas_head import TISSUES, Anatomy
 from roi_fusion.data.lesions import procedural_lesion
-from roi_fusion_tools.phantoms.anatomy import TISSUES, Anatomy, _rotation
-from roi_fusion_tools.phantoms.render import PhantomConfig, _render_ct, _render_mri, _render_shares
+from roi_fusion_tools.phantoms.render import PhantomConfig, _render_ct, _render_mri
 
 
 @dataclass
@@ -68,8 +68,8 @@ def draw_pair(
     rng = np.random.default_rng([77, seed])
     lesion = procedural_lesion(rng, mni_tissue()) if with_lesion else None
     anatomy = Anatomy(rng, lesion)
-    shares, lesioned = _render_shares(anatomy, mri_config, _rotation((0, 0, 0)), np.zeros(3))
-    ct_shares, ct_lesioned = _render_shares(anatomy, ct_config, rotation, shift_mm)
+    shares, lesioned = render_shares(anatomy, mri_config.shape, mri_config.spacing_mm)
+    ct_shares, ct_lesioned = render_shares(anatomy, ct_config.shape, ct_config.spacing_mm, rotation, shift_mm)
     mri, _ = _render_mri(rng, shares, lesioned, contrast, mri_config)
     ct, _ = _render_ct(rng, ct_shares, ct_lesioned, ct_config)
     inside = [TISSUES.index(t) for t in ("grey", "white", "csf", "blood", "calcium")]

@@ -136,6 +136,7 @@ def _places(config: Mapping[str, Any]) -> set[str]:
         found = {"inference"}
     else:
         return set()
+    found |= {"synthesis"} if "label_maps" in config else set()
     return found | ({"tracking"} if "tracking_uri" in config else set())
 
 
@@ -177,6 +178,9 @@ STRUCTURE = {
     "best_writer",
     "replica",
     "save_execute_config",
+    "synthesis",
+    "head_drawer",
+    "head_painter",
 }
 
 

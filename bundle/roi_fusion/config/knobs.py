@@ -121,7 +121,7 @@ KNOBS: dict[str, Knob] = {
     "precision": Knob(
         "str",
         "auto",
-        "auto: bfloat16 on CUDA, float32 elsewhere; bf16 (where a CPU has it 1.6 times as fast, 4 draws) and fp32 force one",
+        "auto: bfloat16 on CUDA and on a CPU with avx512_bf16 or amx_bf16, float32 elsewhere; bf16 and fp32 force one",
         choices=PRECISIONS,
         where=_BOTH,
     ),
@@ -187,6 +187,31 @@ KNOBS: dict[str, Knob] = {
         where=_BOTH,
     ),
     "scaled_points": Knob("points", list(SCALED_POINTS), "what they become in the network's input, 0 to 1", where=_BOTH),
+    "label_maps": Knob(
+        "path",
+        None,
+        "packed file or folder of NIfTI label maps to paint heads from; none: the MNI atlas",
+        optional=True,
+        where="synthesis",
+    ),
+    "lesions": Knob("path", None, "packed lesion masks (.npz); none: procedural ones", optional=True, where="synthesis"),
+    "heads": Knob("ids", None, "ids of the heads that train; none: the first 70 %", optional=True, where="synthesis"),
+    "val_heads": Knob("ids", None, "ids of the heads that validate; none: the next 15 %", optional=True, where="synthesis"),
+    "lesion_ids": Knob(
+        "str", None, "FIRST:LAST of the lesions that train; none: seven ninths", optional=True, where="synthesis"
+    ),
+    "val_lesion_ids": Knob(
+        "str", None, "FIRST:LAST of the lesions that validate; none: the next ninth", optional=True, where="synthesis"
+    ),
+    "cases_per_epoch": Knob("int", 100, "heads painted an epoch", low=1, where="synthesis"),
+    "val_cases": Knob("int", 8, "painted heads that validate, written to dataset_dir", low=1, where="synthesis"),
+    "lesion_free_share": Knob("float", 0.15, "share of painted heads without a lesion", low=0, high=1, where="synthesis"),
+    "stripped_share": Knob("float", 0.4, "share of painted MRIs that show the brain alone", low=0, high=1, where="synthesis"),
+    "no_ct_share": Knob("float", 0.3, "share of painted heads without a CT", low=0, high=1, where="synthesis"),
+    "no_mri_share": Knob("float", 0.1, "share of painted heads without an MRI", low=0, high=1, where="synthesis"),
+    "free_contrast_share": Knob(
+        "float", 0.35, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
+    ),
     "tracking_uri": Knob(
         "str",
         "sqlite:///<output_dir>/mlruns.db",
@@ -215,6 +240,7 @@ def expected(knob: Knob) -> str:
         "points": "two or more rising numbers",
         "device": "cpu, cuda or cuda:N",
         "bool": "true or false",
+        "ids": "ids with commas",
     }
     text = noun.get(knob.kind, "a value")
     if knob.low > -math.inf and knob.high < math.inf:

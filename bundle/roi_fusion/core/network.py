@@ -19,55 +19,10 @@ from torch import nn
 
 from .blocks import FLAT, FULL, Block, Pyramid, double_plane, fold_plane, unfold_plane
 from .channels import RAW_CHANNELS, split_raw
+from .contrast import ContrastDescriptor, contrast_facts
 from .intensity import fusion_sources
 
-__all__ = ["CT_CLASSES", "RoiFusionNet", "contrast_facts"]
-
-#: Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
-CT_CLASSES = (-2.1, -1.6, -1.0, -0.35, 0.4, 1.7)
-
-
-def contrast_facts(image: torch.Tensor, centres: torch.Tensor, width: float = 0.25) -> torch.Tensor:
-    """What kind of MRI this is: how bright, how varied and how much of it lies where the CT shows each of its classes.
-
-    Args:
-        image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
-        centres: of the CT classes in normalised CT units, ``[K]``.
-        width: of each class.
-
-    Returns:
-        ``[B, 3K]``.
-    """
-    thin = image[:, :, ::2, ::2].float().flatten(2)  # every fourth voxel says enough
-    mri, ct = thin[:, 0], thin[:, 1]
-    head = ((mri != 0) | (ct != 0)).to(mri.dtype)
-    facts: list[torch.Tensor] = []
-    for k in range(centres.shape[0]):
-        weight = torch.exp(-0.5 * ((ct - centres[k]) / width) ** 2) * head
-        mass = weight.sum(1)
-        mean = (weight * mri).sum(1) / (mass + 1.0)
-        spread = ((weight * (mri - mean[:, None]) ** 2).sum(1) / (mass + 1.0) + 1e-6).sqrt()
-        facts += [mean, spread, mass / (head.sum(1) + 1.0)]
-    return torch.stack(facts, dim=1)
-
-
-class _ContrastDescriptor(nn.Module):
-    """Embeds what :func:`contrast_facts` says: a lesion is dark on ADC and bright elsewhere, and no small neighbourhood tells
-    which of both it sees.
-    """
-
-    centres: torch.Tensor
-
-    def __init__(self, embedding: int) -> None:
-        super().__init__()
-        self.register_buffer("centres", torch.tensor(CT_CLASSES))
-        self.layers = nn.Sequential(
-            nn.Linear(3 * len(CT_CLASSES), embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
-        )
-
-    def forward(self, facts: torch.Tensor) -> torch.Tensor:
-        """``[B, 3K]`` → ``[B, E]``."""
-        return self.layers(facts.to(self.centres.dtype))
+__all__ = ["RoiFusionNet"]
 
 
 class RoiFusionNet(nn.Module):
@@ -140,7 +95,7 @@ class RoiFusionNet(nn.Module):
         # Quantile of the conformal interval of the lesion volume, see metrics/calibration.py; -1 until it is fitted.
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
 
-        self.descriptor = _ContrastDescriptor(embedding_channels)
+        self.descriptor = ContrastDescriptor(embedding_channels)
         self.pyramid = Pyramid(3, widths, embedding_channels)  # MRI, CT, stroke window
         self.time = nn.Sequential(
             nn.Linear(2 * self.half_embedding, embedding_channels),

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
         "atlas",
+        "atlas_head",
         "augment",
         "cases",
         "dicom",
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "registration",
         "results",
         "splits",
+        "synthesis",
         "transforms",
         "volume",
     ],

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from monai.transforms import Flipd, RandBiasField, Randomizable, Transform, create_rotate
 from monai.utils import convert_to_tensor
 
-from ..core.network import CT_CLASSES, contrast_facts
+from ..core.contrast import CT_CLASSES, contrast_facts
 from ..errors import InputError
 from .grids import left_right_axis
 
@@ -22,7 +22,7 @@ __all__ = ["ContrastFactsd", "RandCoilBiasd", "RandMirrord", "RandMissingModalit
 class ContrastFactsd(Transform):
     """Note what kind of MRI a case has, from its whole volumes, as inference does: a crop of it would say something else.
 
-    Reads ``image`` and ``ct`` and adds ``contrast_facts`` ``[3K]``, see :func:`~roi_fusion.core.network.contrast_facts`.
+    Reads ``image`` and ``ct`` and adds ``contrast_facts`` ``[3K]``, see :func:`~roi_fusion.core.contrast.contrast_facts`.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

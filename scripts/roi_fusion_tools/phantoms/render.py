@@ -16,10 +16,9 @@ import torch
 from scipy import ndimage
 
 from roi_fusion.data.atlas import mni_tissue
+from roi_fusion.data.atlas_head import TISSUES, Anatomy, grid_points, render_shares, rotation, smooth_field
 from roi_fusion.data.lesions import Lesion, PackedLesions, procedural_lesion
 from roi_fusion.errors import InputError
-
-from .anatomy import TISSUES, Anatomy, _rotation, grid_points, smooth_field
 
 __all__ = ["CONTRASTS", "Phantom", "PhantomConfig", "draw_phantom"]
 
@@ -117,19 +116,6 @@ class Phantom:
     bone: np.ndarray
     affine: np.ndarray
     parameters: dict = field(default_factory=dict)
-
-
-def _render_shares(
-    anatomy: Anatomy, config: PhantomConfig, rotation: np.ndarray, shift_mm: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue shares ``[12, X, Y, Z]`` and lesioned shares ``[2, X, Y, Z]`` of the head moved by a rigid transform."""
-    thin = int(np.clip(round(config.spacing_mm[2] / 2.0), 1, 4))
-    matrix, shift = (torch.tensor(a, dtype=torch.float32) for a in (rotation.T, shift_mm))
-    slices = []
-    for k in range(config.shape[2]):
-        points = (grid_points(config.shape, config.spacing_mm, k, thin) - shift) @ matrix.T
-        slices.append(anatomy.shares(points, blur_mm=float(np.mean(config.spacing_mm[:2]))))
-    return tuple(torch.stack(part, -1).numpy() for part in zip(*slices))  # type: ignore[return-value]
 
 
 def _render_mri(
@@ -231,13 +217,13 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
             order = np.random.default_rng(seed[0]).permutation(len(lesions))
             lesion = lesions[int(order[seed[-1] % len(lesions)])]
     anatomy = Anatomy(rng, lesion)
-    still = (np.eye(3), np.zeros(3))
-    shares, lesioned = _render_shares(anatomy, config, *still)
+    shares, lesioned = render_shares(anatomy, config.shape, config.spacing_mm)
     direction = rng.standard_normal(3)
     shift = direction / np.linalg.norm(direction) * config.misregistration_mm * rng.random()
     angles = rng.uniform(-1, 1, 3) * config.misregistration_mm
     moved = config.misregistration_mm > 0
-    ct_shares, ct_lesioned = _render_shares(anatomy, config, _rotation(angles), shift) if moved else (shares, lesioned)
+    pose = (rotation(angles), shift)
+    ct_shares, ct_lesioned = render_shares(anatomy, config.shape, config.spacing_mm, *pose) if moved else (shares, lesioned)
     mri, mri_parameters = _render_mri(rng, shares, lesioned, contrast, config)
     ct, ct_parameters = _render_ct(rng, ct_shares, ct_lesioned, config)
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform
 
 from ...core.intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES, compand_hu, soft_knee
 from ...errors import InputError
 from .loading import file_of
 
-__all__ = ["CompandHUd", "RecordMeanStdd", "RecordPercentilesd", "SoftKneed"]
+__all__ = ["CompandHUd", "RecordMeanStdd", "SoftKneed"]
 
 
 class SoftKneed(MapTransform):
@@ -52,44 +52,6 @@ class CompandHUd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = compand_hu(d[key].float(), *self.points)
-        return d
-
-
-class RecordPercentilesd(Transform):
-    """Note in ``intensity`` which MRI values the following ``ScaleIntensityRangePercentilesd`` maps to its bounds."""
-
-    def __init__(
-        self,
-        key: str = "image",
-        lower: float = 1,
-        upper: float = 99,
-        b_min: float = 0.05,
-        b_max: float = 1.0,
-        room: float = 1.0,
-    ) -> None:
-        self.key, self.lower, self.upper, self.b_min, self.b_max, self.room = key, lower, upper, b_min, b_max, room
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        from monai.transforms.utils_pytorch_numpy_unification import percentile
-
-        d = dict(data)
-        plain = d[self.key].as_tensor()
-        low, high = (float(percentile(plain, q)) for q in (self.lower, self.upper))
-        if d.get("missing") == "mri":
-            low, high = 0.0, 1.0
-        if not high > low:
-            raise InputError(
-                f"{file_of(d[self.key])}: expected an MRI with contrast, "
-                f"got {low:g} at both percentiles {self.lower} and {self.upper}"
-            )
-        d["intensity"] = {
-            **d.get("intensity", {}),
-            "mri_low": low,
-            "mri_high": high,
-            "lower": self.b_min,
-            "upper": self.b_max,
-            "room": self.room,
-        }
         return d
 
 

@@ -8,17 +8,25 @@ from typing import Any
 
 import numpy as np
 from monai.transforms import Transform
+from scipy import ndimage
 
-from ...core.masks import cranial_masks, head_mask, hyperdense_mask
+from ...core.masks import cranial_masks, fill_slices, head_mask, hyperdense_mask, largest_component
 from ...errors import InputError
 from ..grids import like, spacing_of
 from .loading import file_of
+from .shown import hidden_mask
 
 __all__ = ["HeadMaskd", "RoiMasksd"]
+
+#: Where everything but the background is this many times as large as what Otsu's threshold finds, it holds noisy air.
+_MOST_BEYOND_OTSU = 1.6
 
 
 class HeadMaskd(Transform):
     """Add ``head`` (uint8) from the CT: above `threshold_hu`, largest component, filled; MRI where there is no CT.
+
+    Of an MRI with a constant background, such as a skull-stripped brain, the head is what is not background: Otsu's threshold
+    would cut off its dark fluid. A ``head`` that a sample already has stays.
 
     Raises:
         InputError: when no head is found.
@@ -31,6 +39,8 @@ class HeadMaskd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
+        if self.head_key in d:
+            return d
         source = self.ct_key if self.ct_key in d and d.get("missing") != "ct" else self.image_key
         volume = d[source]
         mask = head_mask(
@@ -41,8 +51,19 @@ class HeadMaskd(Transform):
         )
         if mask.sum() < 64:
             raise InputError(f"{file_of(volume)}: expected a head, got {int(mask.sum())} voxels of tissue")
+        if source == self.image_key:
+            mask = _beyond_background(np.asarray(volume[0]), mask)
         d[self.head_key] = like(mask, d[self.image_key])
         return d
+
+
+def _beyond_background(volume: np.ndarray, by_otsu: np.ndarray) -> np.ndarray:
+    """What of an MRI is not constant background; Otsu's mask where there is none, or where noisy air lies around the head."""
+    hidden = hidden_mask(volume)
+    if not hidden.any():
+        return by_otsu
+    shown = fill_slices(largest_component(ndimage.binary_opening(~hidden, np.ones((3, 3, 1), bool))))
+    return shown if 64 <= shown.sum() <= _MOST_BEYOND_OTSU * float(by_otsu.sum()) else by_otsu
 
 
 class RoiMasksd(Transform):

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Anatomy of a phantom: the MNI brain warped, a skull, a face, ventricles and a lesion."""
+"""A whole head around the MNI brain: warped, with skull, face, ventricles and a lesion, as shares of tissues."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from roi_fusion.data.atlas import Field, mni_template
-from roi_fusion.data.lesions import MNI_BOX, Lesion
+from .atlas import Field, mni_template
+from .lesions import MNI_BOX, Lesion
 
 TISSUES = ("grey", "white", "csf", "cortical_bone", "diploe", "soft", "fat", "eye", "cavity", "air", "blood", "calcium")
 
@@ -25,7 +25,7 @@ def smooth_field(rng: np.random.Generator, channels: int, knot_mm: float, extent
     return Field(values, (-extent_mm,) * 3, 2 * extent_mm / (values.shape[1] - 1))
 
 
-def _rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
+def rotation(degrees: Sequence[float] | np.ndarray) -> np.ndarray:
     """Rotation about x, then y, then z."""
     a, b, c = np.deg2rad(degrees)
     rx = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
@@ -68,7 +68,7 @@ class Anatomy:
             self.spots.append(("calcium", np.array([0.0, -27, 3]), rng.uniform(2, 4, 3)))
 
     def _to_mni_without_warp(self, points_mm: torch.Tensor) -> torch.Tensor:
-        matrix = torch.tensor(_rotation(self.tilt_degrees) / self.scale, dtype=torch.float32)
+        matrix = torch.tensor(rotation(self.tilt_degrees) / self.scale, dtype=torch.float32)
         return points_mm @ matrix.T + torch.tensor(self.shift_mm + [0, -18, 8], dtype=torch.float32)
 
     def shares(self, points_mm: torch.Tensor, blur_mm: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -186,3 +186,29 @@ def grid_points(shape: Sequence[int], spacing_mm: Sequence[float], index: int, t
     axes = [(torch.arange(n) - (n - 1) / 2) * s for n, s in zip(shape[:2], spacing_mm[:2])]
     depth = (index - (shape[2] - 1) / 2 + (torch.arange(thin) + 0.5) / thin - 0.5) * spacing_mm[2]
     return torch.stack(torch.meshgrid(*axes, depth, indexing="ij"), -1).float()
+
+
+def render_shares(
+    anatomy: Anatomy,
+    shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    rotation: np.ndarray | None = None,
+    shift_mm: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tissue shares ``[12, X, Y, Z]`` and lesioned shares ``[2, X, Y, Z]`` of a head on a grid, after a rigid transform.
+
+    Args:
+        anatomy: the head.
+        shape: voxels along each axis.
+        spacing_mm: voxel size along each axis, in mm.
+        rotation: ``[3, 3]``; none when None.
+        shift_mm: ``[3]`` in mm; none when None.
+    """
+    thin = int(np.clip(round(spacing_mm[2] / 2.0), 1, 4))
+    matrix = torch.tensor((np.eye(3) if rotation is None else rotation).T, dtype=torch.float32)
+    shift = torch.tensor(np.zeros(3) if shift_mm is None else shift_mm, dtype=torch.float32)
+    slices = []
+    for k in range(shape[2]):
+        points = (grid_points(shape, spacing_mm, k, thin) - shift) @ matrix.T
+        slices.append(anatomy.shares(points, blur_mm=float(np.mean(spacing_mm[:2]))))
+    return tuple(torch.stack(part, -1).numpy() for part in zip(*slices))  # type: ignore[return-value]
