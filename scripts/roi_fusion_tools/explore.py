@@ -50,8 +50,15 @@ def _read() -> Compose:
 
 
 def _match() -> Compose:
-    outside = {"mode": ("bilinear", *["nearest"] * 3), "padding_value": (-1024.0, 0.0, 0.0, 0.0), "min_overlap": 0.0}
-    return Compose([MatchGridd(("ct", "label", "brain", "bone"), **outside), ThickAxisLastd(_KEYS)])
+    masks = ("label", "brain", "bone")
+    return Compose(
+        [
+            MatchGridd(
+                ("ct", *masks), mode=("bilinear", *["nearest"] * 3), padding_value=(-1024.0, 0.0, 0.0, 0.0), min_overlap=0.0
+            ),
+            ThickAxisLastd(_KEYS),
+        ]
+    )
 
 
 def _intensities(volume: np.ndarray) -> dict[str, float]:
