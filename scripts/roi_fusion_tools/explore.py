@@ -18,8 +18,9 @@ from roi_fusion.data.cases import CASE_FILES, find_cases, sentence_for
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.plausibility import Placed, judge_pair, repair_ct
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
-from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd
+from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd, file_of
 from roi_fusion.data.transforms.plausibility import placed
+from roi_fusion.errors import InputError
 
 __all__ = ["FLAGS", "explore", "look_at_case"]
 
@@ -153,14 +154,18 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         case: entry of :func:`~roi_fusion.data.cases.find_cases`.
 
     Returns:
-        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml"}``; a case that cannot be
-        read has the flag ``unreadable`` and a sentence in ``notes``.
+        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml", "reader_notices"}``, the
+        last what the reader corrected or found contradictory in the headers; a case that cannot be read has the flag
+        ``unreadable`` and a sentence in ``notes``.
     """
     out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": []}
     try:
         stored: Any = _read()(dict(case))
-        original = stored["image"]
         loaded: Any = _match()(stored)
+        original = stored["image"]
+        empty = [file_of(stored[k]) for k in ("image", "ct") if not np.isfinite(np.asarray(stored[k])).any()]
+        if empty:
+            raise InputError(f"{empty[0]}: expected finite values, got none")
     except Exception as e:  # one bad case never stops the others
         return {**out, "flags": ["unreadable"], "notes": [sentence_for(e, dict(case))]}
     mri, ct = (np.asarray(loaded[k][0], dtype=np.float32) for k in ("image", "ct"))

@@ -78,6 +78,13 @@ def test_bids_with_one_and_with_several_sessions(tmp_path: Path) -> None:
     assert find_pairs(tmp_path, contrast="t2").cases[0].contrast == "t2"
 
 
+def test_freesurfer_derivatives_are_no_masks(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01/ct/sub-01_ct.nii.gz", "sub-01/anat/sub-01_T1w.nii.gz")
+    touch(tmp_path, *(f"derivatives/freesurfer/sub-01/mri/{n}.mgz" for n in ("brain", "brainmask", "T1")))
+    case = only(tmp_path, "bids")
+    assert (case.refused, case.brain_mask) == (None, None)
+
+
 def test_isles24(tmp_path: Path) -> None:
     s = "rawdata/sub-stroke0001"
     touch(tmp_path, f"{s}/ses-01/sub-stroke0001_ses-01_ncct.nii.gz", f"{s}/ses-01/sub-stroke0001_ses-01_cta.nii.gz")

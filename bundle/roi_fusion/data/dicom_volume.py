@@ -14,7 +14,8 @@ from scipy.interpolate import interp1d
 
 from ..errors import InputError
 from .dicom import REPEATS, DicomSeries, DicomSlice
-from .itk_files import LPS, last_line, load_itk
+from .itk_bridge import LPS, load_itk
+from .itk_files import last_line
 from .volume import Volume, check_affine, check_overflow, check_size, straightened
 
 __all__ = ["read_series"]

@@ -12,6 +12,7 @@ from ..errors import InputError
 from .grids import spacing_mm
 
 __all__ = [
+    "LPS",
     "from_itk_transform",
     "load_itk",
     "nearest_rotation",
@@ -21,7 +22,8 @@ __all__ = [
     "write_transform",
 ]
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: ITK and DICOM count to the left and to the back.
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def load_itk() -> Any:
@@ -33,7 +35,7 @@ def load_itk() -> Any:
     try:
         import itk
     except ImportError:
-        raise InputError("register: expected the package itk (pip install itk), found none") from None
+        raise InputError("registration, MHA, NRRD and DICOM: expected the package itk (pip install itk), found none") from None
     return itk
 
 
@@ -46,7 +48,7 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
 def to_itk_image(itk: Any, array: np.ndarray, affine: np.ndarray) -> Any:
     """A volume ``[X, Y, Z]`` with its affine to RAS millimetres as an ITK image."""
     image = itk.image_from_array(np.ascontiguousarray(array.T, dtype=np.float32))  # ITK: slices first
-    affine = _LPS @ affine
+    affine = LPS @ affine
     spacing = spacing_mm(affine)
     image.SetSpacing([float(s) for s in spacing])
     image.SetOrigin([float(o) for o in affine[:3, 3]])
@@ -58,7 +60,7 @@ def to_itk_transform(itk: Any, matrix: np.ndarray, centre_mm: np.ndarray, kind: 
     """A matrix of RAS millimetres as an ITK transform of LPS millimetres about a centre."""
     transform = itk.Euler3DTransform if kind == "rigid" else itk.AffineTransform[itk.D, 3]
     transform = transform[itk.D].New() if kind == "rigid" else transform.New()
-    lps, centre = _LPS @ matrix @ _LPS, _LPS[:3, :3] @ centre_mm
+    lps, centre = LPS @ matrix @ LPS, LPS[:3, :3] @ centre_mm
     transform.SetCenter([float(c) for c in centre])
     linear = nearest_rotation(lps[:3, :3]) if kind == "rigid" else lps[:3, :3]
     transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(linear)))
@@ -71,7 +73,7 @@ def from_itk_transform(itk: Any, transform: Any) -> np.ndarray:
     lps = np.eye(4)
     lps[:3, :3] = itk.array_from_matrix(transform.GetMatrix())
     lps[:3, 3] = np.array(transform.GetOffset())
-    return _LPS @ lps @ _LPS
+    return LPS @ lps @ LPS
 
 
 def write_transform(path: str | Path, matrix: np.ndarray, centre_mm: np.ndarray, *, kind: str = "rigid") -> None:

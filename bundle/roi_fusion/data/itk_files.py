@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .itk_bridge import LPS, load_itk
 from .volume import Volume, check_affine, check_size
 
-__all__ = ["ITK", "LPS", "last_line", "load_itk", "read_itk"]
+__all__ = ["ITK", "last_line", "read_itk"]
 
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
-
-#: ITK and DICOM count to the left and to the back.
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 _NRRD = (".nrrd", ".nhdr")
 
@@ -30,19 +28,6 @@ _HEADER_BYTES = 2**20
 
 #: Words in ITK's names of types, and the kind of number that they mean.
 _KINDS = {"float": "f", "double": "f", "unsigned": "u"}
-
-
-def load_itk() -> Any:
-    """The package itk.
-
-    Raises:
-        InputError: when it is not installed.
-    """
-    try:
-        import itk
-    except ImportError:
-        raise InputError("MHA, NRRD and DICOM: expected the package itk (pip install itk), found none") from None
-    return itk
 
 
 def last_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from roi_fusion.data.io import is_volume_file
+from roi_fusion.data.nifti import MGH
 from roi_fusion.data.splits import subject_of
 
 from .names import OTHER_MASK, case_name, contrast_of, role_of, stem_of
@@ -64,7 +65,7 @@ def find_bids(root: Path, contrast: str, pattern: str = "sub-*", derived_mri: bo
         derived = {
             p for d in tops for folder in d.rglob(subject.name) if folder.is_dir() for p in volumes_in(folder, deep=True)
         }
-        beside = parts_of(sorted(derived))
+        beside = parts_of(sorted(p for p in derived if not p.name.lower().endswith(MGH)))  # FreeSurfer's brain.mgz is no mask
         masks = [p for p in beside if p.role in (*MASKS, OTHER_MASK)]
         images = parts_of(volumes_in(subject, deep=True))
         if derived_mri and not any(p.role == "mri" for p in images):
