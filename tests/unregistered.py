@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from roi_fusion.data.atlas import mni_tissue
-from roi_fusion.data.atlas_head import TISSUES, Anatomy
+from roi_fusion.data.atlas_head import TISSUES, Anatomy, render_shares
 from roi_fusion.data.lesions import procedural_lesion
 from roi_fusion_tools.phantoms.render import PhantomConfig, _render_ct, _render_mri
 

@@ -21,8 +21,8 @@ def mri_facts(mri: torch.Tensor, ct: torch.Tensor) -> torch.Tensor:
         mri, ct: normalised, 0 where nothing is shown, ``[B, N]``.
 
     Returns:
-        ``[B, 19]``: 16 bins whose sum is 1, whether there is an MRI, whether there is a CT, and the share of the head that
-        the MRI shows (below 1 around a skull-stripped brain).
+        ``[B, 19]``: 16 bins, 1 where they were evenly filled, whether there is an MRI, whether there is a CT, and the share of
+        the head that the MRI shows (below 1 around a skull-stripped brain).
     """
     shown = (mri != 0).to(mri.dtype)
     count = shown.sum(1)
@@ -32,7 +32,7 @@ def mri_facts(mri: torch.Tensor, ct: torch.Tensor) -> torch.Tensor:
     place = (mri.clamp(first, last) - first) / step
     facts: list[torch.Tensor] = []
     for k in range(bins):  # triangular bins: each value counts for its two neighbours
-        facts.append(((1 - (place - k).abs()).clamp(min=0) * shown).sum(1) / (count + 1.0))
+        facts.append(((1 - (place - k).abs()).clamp(min=0) * shown).sum(1) * bins / (count + 1.0))
     facts.append((count > 0).to(mri.dtype))
     facts.append(((ct != 0).to(mri.dtype).sum(1) > 0).to(mri.dtype))
     facts.append(count / (head + 1.0))
