@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "atlas",
         "augment",
         "cases",
+        "ct_fill",
         "dicom",
         "dicom_volume",
         "fingerprint",
