@@ -50,7 +50,8 @@ SAME_CORRELATION = 0.95
 #: Tissue farther inside than scalp and skull are thick, and no deeper under the top of the head than a brain reaches.
 SCALP_AND_SKULL_MM, BRAIN_DEPTH_MM = 14.0, 150.0
 #: Brain that borders on the end of the image, in cm², from which more brain lies beyond: a cap of 50 mL on a sphere of 70 mm
-#: has 60 (in real heads' label maps 60 cm² go with 25 to 55 mL beyond, at either end); the foramen magnum has under 10. The lower one holds where the MRI shows what lies there.
+#: has 60, and in label maps of real heads 60 cm² go with 25 to 55 mL at either end; the foramen magnum has under 10. The lower
+#: one holds where the MRI shows what lies there.
 CUT_CM2, CUT_WITH_MRI_CM2 = 60.0, 20.0
 #: Brain without the other image, in mL, from which it is said and a lesion volume is a lower bound only: rims of a few voxels
 #: and misregistration of some millimetres stay below.
