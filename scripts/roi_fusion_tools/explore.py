@@ -15,8 +15,9 @@ from scipy.stats import entropy
 
 from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.cases import CASE_FILES, find_cases, sentence_for
+from roi_fusion.data.ct_fill import repair_ct
 from roi_fusion.data.grids import spacing_of
-from roi_fusion.data.plausibility import Placed, judge_pair, repair_ct
+from roi_fusion.data.plausibility import Placed, judge_pair
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
 from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd, file_of
 from roi_fusion.data.transforms.plausibility import placed

@@ -12,7 +12,8 @@ from monai.data import MetaTensor
 
 from heads import AFFINE, SHAPE, Pair, make_pair
 from roi_fusion.data.cases import find_cases
-from roi_fusion.data.plausibility import Judgement, Placed, constant_border, judge_pair, lesion_sentence, repair_ct
+from roi_fusion.data.ct_fill import repair_ct
+from roi_fusion.data.plausibility import Judgement, Placed, judge_pair, lesion_sentence
 from roi_fusion.data.transforms.plausibility import JudgePaird, RepairCTd, warnings_of
 from roi_fusion.errors import InputError
 
@@ -96,45 +97,6 @@ def test_heads_in_other_places_are_refused_or_said(pair: Pair) -> None:
     assert not judged.refusals
     moved[0, 3] += 60
     assert "expected a CT of the MRI's head in the same place" in judge(pair.mri, pair.ct, ct_affine=moved).refusals[0]
-
-
-@pytest.mark.parametrize("integers", [False, True])
-def test_the_fill_of_a_registration_is_not_measured(pair: Pair, integers: bool) -> None:
-    ct = np.round(pair.ct).astype(np.int16) if integers else pair.ct
-    slab, background = ct.copy(), ct.copy()
-    slab[:, :, :6] = 0
-    background[ct < -300] = 0
-    for filled in (slab, background):
-        repaired, unseen, notices = repair_ct(filled, "ct.nii.gz")
-        assert repaired.dtype == filled.dtype
-        share = f"{100 * unseen.mean():.1f} % of the CT is filled with 0 from the border inwards"
-        assert notices == [f"ct.nii.gz: {share}, taken for not measured and set to air"]
-        expected = np.where(filled == 0, -1024, filled)
-        assert (repaired != expected).mean() < 1e-3  # a 0 HU inside the head stays
-    judged = judge(pair.mri, background.astype(np.float32))
-    assert not judged.refusals
-    assert judged.facts["head_ct_ml"] == pytest.approx(judge(pair.mri, pair.ct).facts["head_ct_ml"], rel=0.02)
-
-
-def test_padding_is_air_and_noise_is_not_padding(pair: Pair) -> None:
-    padded = np.where(circle(), -3024, pair.ct).astype(np.float32)
-    repaired, unseen, notices = repair_ct(padded)
-    assert len(notices) == 1
-    assert "is padding down to -3024, taken for air" in notices[0]
-    assert repaired.min() == -1024
-    assert not unseen[10:-10, 10:-10].any()  # but for whole planes, air and padding are no place that was not measured
-    same, _, notices = repair_ct(pair.ct)
-    assert same is pair.ct
-    assert notices == []
-
-
-def test_planes_of_one_value_show_nothing(pair: Pair) -> None:
-    for planes in (np.s_[:, :, :5], np.s_[-3:]):
-        ct, expected = pair.ct.copy(), np.zeros(SHAPE, bool)
-        ct[planes], expected[planes] = -1024, True
-        assert np.array_equal(constant_border(ct, above=-500), expected)
-    inner = np.where(np.indices(SHAPE)[2] == 12, 7.0, pair.ct)
-    assert not constant_border(inner, above=-500).any()  # a plane inside is no border
 
 
 def test_a_ct_of_a_part_says_how_much_of_the_brain_it_lacks(pair: Pair) -> None:

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "atlas_head",
         "augment",
         "cases",
+        "ct_fill",
         "dicom",
         "dicom_volume",
         "fingerprint",

@@ -15,20 +15,14 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.masks import cranial_masks, head_mask
+from .ct_fill import AIR_HU, constant_border
 from .grids import block_mean, spacing_mm, thick_axis_last
 from .io import looks_like_ct
 
-__all__ = ["MODES", "Judgement", "Placed", "constant_border", "judge_pair", "lesion_sentence", "repair_ct"]
+__all__ = ["MODES", "Judgement", "Placed", "judge_pair", "lesion_sentence"]
 
 #: Of the knob ``plausibility``.
 MODES = ("refuse", "warn", "off")
-#: Air, and what stands where a CT shows nothing.
-AIR_HU = -1024.0
-#: Below this no tissue and no air lies: padding of the scanner. A CT number of air is -1000, noise reaches -1100. Higher would
-#: clip noise, lower would leave padding in the statistics.
-PADDING_HU = -1100.0
-#: A constant at the border above this is no air but the fill of a registration (0 HU is water), or the window's floor.
-FILL_HU = -500.0
 #: Head in mL, refused beyond. A newborn's is about 700, a slab of three thick slices 300, an adult's with neck up to 6,000.
 #: Narrower would refuse slabs and heads with shoulders; wider would take a finger, or a body.
 HEAD_LIMITS_ML = (150.0, 9000.0)
@@ -36,15 +30,13 @@ HEAD_LIMITS_ML = (150.0, 9000.0)
 HEAD_USUAL_ML = (500.0, 6500.0)
 #: Intracranial space in mL: 300 to 450 in a newborn, 1,100 to 1,900 in adults, more with hydrocephalus. Above the refused
 #: limit the threshold took something else for brain; the usual range warns of children under a month and of slabs.
-BRAIN_LIMIT_ML, BRAIN_USUAL_ML = 3000.0, (300.0, 2000.0)
+BRAIN_LIMIT_ML, BRAIN_USUAL_ML = 3000.0, (300.0, 2200.0)
 #: Bone's share of the head: 10 to 25 % in adults, 3 % in newborns. Numbers that are no HU turn most of the head, or the air,
 #: to bone. A lower limit would refuse slabs of the skull base, a higher one would take stored values.
 BONE_LIMIT, BONE_USUAL = 0.5, (0.01, 0.35)
 #: Brain in shares of the bone: 2 to 5 in whole heads, 0.1 and more in slabs of the skull base. Stored values, whose head is all
 #: bone, have 0.01.
 BRAIN_TO_BONE = 0.05
-#: Share of a CT below :data:`PADDING_HU` that is said; noise alone reaches there in some voxels.
-PADDING_SHARE = 0.005
 #: Median of the head in HU: between fat (-100) and muscle (60), with bone on the other side. Ten-fold numbers have 300.
 HEAD_HU = (-60.0, 150.0)
 #: Median of the brain in HU: 25 to 40; less with much CSF or oedema, more with blood and contrast agent.
@@ -57,9 +49,10 @@ OVERLAP_LIMIT, OVERLAP_USUAL = 0.4, 0.8
 SAME_CORRELATION = 0.95
 #: Tissue farther inside than scalp and skull are thick, and no deeper under the top of the head than a brain reaches.
 SCALP_AND_SKULL_MM, BRAIN_DEPTH_MM = 14.0, 150.0
-#: Brain that borders on the end of the image, in cm², from which more brain lies beyond: a cap of 40 mL on a sphere of 70 mm
-#: has 55; the foramen magnum has under 10. The lower one holds where the MRI shows what lies there.
-CUT_CM2, CUT_WITH_MRI_CM2 = 55.0, 20.0
+#: Brain that borders on the end of the image, in cm², from which more brain lies beyond: a cap of 50 mL on a sphere of 70 mm
+#: has 60, and in label maps of real heads 60 cm² go with 25 to 55 mL at either end; the foramen magnum has under 10. The lower
+#: one holds where the MRI shows what lies there.
+CUT_CM2, CUT_WITH_MRI_CM2 = 60.0, 20.0
 #: Brain without the other image, in mL, from which it is said and a lesion volume is a lower bound only: rims of a few voxels
 #: and misregistration of some millimetres stay below.
 UNSEEN_BRAIN_ML = 40.0
@@ -108,68 +101,6 @@ class Judgement:
     notes: list[str] = field(default_factory=list)
 
 
-def constant_border(array: np.ndarray, above: float = -math.inf) -> np.ndarray:
-    """Where an array holds exactly one value from its border inwards: what a program filled in, not what a scanner measured.
-
-    Args:
-        array: ``[X, Y, Z]``.
-        above: values up to this do not count, unless they fill whole planes.
-
-    Returns:
-        Boolean: parts of one value that holds a fifth or more of a face, that touch the border and take a thousandth of the
-        volume or more; and whole planes of one value at either end of an axis.
-    """
-    out = np.zeros(array.shape, bool)
-    values = set()
-    for axis in range(3):
-        for end in (0, -1):
-            seen, counts = np.unique(array.take(end, axis), return_counts=True)
-            if counts.max() >= 0.2 * counts.sum() and seen[counts.argmax()] > above:
-                values.add(float(seen[counts.argmax()]))
-        others = tuple(a for a in range(3) if a != axis)
-        flat = array.min(others) == array.max(others)
-        varied = np.flatnonzero(~flat)
-        if varied.size:
-            inner = slice(varied[0], varied[-1] + 1)
-            flat[inner] = False
-        out[tuple(flat if a == axis else slice(None) for a in range(3))] = True
-    for value in values:
-        parts, _ = ndimage.label(array == value)
-        sizes = np.bincount(parts.ravel())
-        at_border = {int(n) for axis in range(3) for end in (0, -1) for n in np.unique(parts.take(end, axis))} - {0}
-        large = [n for n in at_border if sizes[n] >= max(array.size // 1000, 8)]
-        out |= np.isin(parts, large)
-    return out
-
-
-def repair_ct(ct_hu: np.ndarray, where: str = "CT") -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Air where a CT shows nothing: padding below any CT number, and the constant fill of registration programs.
-
-    Args:
-        ct_hu: CT, ``[X, Y, Z]``.
-        where: its file, for the sentences.
-
-    Returns:
-        The CT; where nothing was measured (boolean; whole planes of air too); and sentences on what was changed.
-    """
-    notices = []
-    padding = ct_hu < PADDING_HU
-    unseen = constant_border(ct_hu, above=FILL_HU)
-    fill = unseen & (ct_hu > FILL_HU)
-    if padding.mean() >= PADDING_SHARE:
-        notices.append(
-            f"{where}: {100 * padding.mean():.1f} % of the CT is padding down to {ct_hu.min():g}, taken for air ({AIR_HU:g} HU)"
-        )
-    if fill.any():
-        notices.append(
-            f"{where}: {100 * fill.mean():.1f} % of the CT is filled with {ct_hu[fill].flat[0]:g} from the border inwards, "
-            "taken for not measured and set to air"
-        )
-    if not padding.any() and not fill.any():
-        return ct_hu, unseen, notices
-    return np.where(padding | fill, np.asarray(AIR_HU, ct_hu.dtype), ct_hu), unseen, notices
-
-
 class _Head:
     """One image's head on its own coarse grid, slice axis last."""
 
@@ -212,8 +143,8 @@ def judge_pair(
     """Measure a pair before it is brought onto one grid, and say what is wrong with it.
 
     Args:
-        mri, ct: the volumes; None for one that is missing. The CT went through :func:`repair_ct`.
-        ct_unseen: of :func:`repair_ct`, where the CT shows nothing.
+        mri, ct: the volumes; None for one that is missing. The CT went through :func:`~roi_fusion.data.ct_fill.repair_ct`.
+        ct_unseen: of that function, where the CT shows nothing.
         names: their files, for the sentences.
     """
     out = Judgement()

@@ -109,7 +109,7 @@ def run_training(trainer: Any) -> None:
     Ignite would start such a training again from its first epoch.
     """
     state = trainer.state
-    if state.epoch >= state.max_epochs:
+    if state.max_epochs is not None and state.epoch >= state.max_epochs:
         logger.info("%d of %d epochs are done: nothing left to train, max_epochs takes more", state.epoch, state.max_epochs)
         return
     trainer.run()

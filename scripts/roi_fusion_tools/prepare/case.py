@@ -12,10 +12,11 @@ import nibabel as nib
 import numpy as np
 
 from roi_fusion.core.masks import cranial_masks, head_mask
+from roi_fusion.data.ct_fill import repair_ct
 from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thick_axis_order
 from roi_fusion.data.io import Volume, check_pair, read_volume
 from roi_fusion.data.itk_bridge import write_transform
-from roi_fusion.data.plausibility import Judgement, Placed, judge_pair, repair_ct
+from roi_fusion.data.plausibility import Judgement, Placed, judge_pair
 from roi_fusion.data.registration import Registration, measure, register
 from roi_fusion.data.results import versions
 from roi_fusion.errors import InputError

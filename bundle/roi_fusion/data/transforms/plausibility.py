@@ -15,8 +15,9 @@ from monai.transforms import Transform
 
 from ...errors import InputError
 from ...values import printable
+from ..ct_fill import repair_ct
 from ..grids import spacing_of
-from ..plausibility import MODES, Placed, judge_pair, lesion_sentence, repair_ct
+from ..plausibility import MODES, Placed, judge_pair, lesion_sentence
 from .loading import file_of
 
 __all__ = ["JudgePaird", "RepairCTd", "placed", "warn_once", "warnings_of"]
@@ -46,7 +47,7 @@ def _check_mode(mode: str) -> str:
 
 
 class RepairCTd(Transform):
-    """:func:`~roi_fusion.data.plausibility.repair_ct` on the CT as it was read; notes where it shows nothing for the judge.
+    """:func:`~roi_fusion.data.ct_fill.repair_ct` on the CT as it was read; notes where it shows nothing for the judge.
 
     Args:
         mode: of the knob ``plausibility``; ``off`` leaves the CT as it is.
