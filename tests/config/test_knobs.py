@@ -18,7 +18,9 @@ def config(name: str) -> dict:
     return content["configs"] if name == "tracking" else content
 
 
-@pytest.mark.parametrize("names", [("train",), ("inference",), ("train", "evaluate"), ("train", "multi_gpu_train")])
+@pytest.mark.parametrize(
+    "names", [("train",), ("inference",), ("train", "evaluate"), ("train", "multi_gpu_train"), ("train", "synthesis")]
+)
 def test_the_shipped_configs_pass(names: tuple[str, ...]) -> None:
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / "configs" / f"{n}.json") for n in names])
@@ -27,7 +29,8 @@ def test_the_shipped_configs_pass(names: tuple[str, ...]) -> None:
 
 def test_every_knob_is_in_its_configs_with_its_documented_default() -> None:
     for name, knob in KNOBS.items():
-        places = [n for n in ("train", "inference", "evaluate", "tracking") if n in knob.where.replace(",", "").split()]
+        words = knob.where.replace(",", "").split()
+        places = [n for n in ("train", "inference", "evaluate", "tracking", "synthesis") if n in words]
         assert places, name
         for place in places:
             content = config(place)

@@ -25,10 +25,10 @@ def test_a_folder_of_label_maps_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        (np.full((8, 8, 8), 777), "Expected labels of the table tissues.json, got unknown labels 777"),
+        (np.full((8, 8, 8), 777), "expected labels of the table tissues.json, got unknown labels 777"),
         (np.where(ellipsoid_labels() < 500, 0, ellipsoid_labels()), "expected a head with a brain, got 0 mL of brain"),
         (np.zeros((4, 4)), r"expected a 3-D label map, got shape \(4, 4\)"),
-        (np.full((4, 4, 4), 0.5), "Expected whole numbers as labels, got others"),
+        (np.full((4, 4, 4), 0.5), "expected whole numbers as labels, got others"),
     ],
 )
 def test_an_unusable_map_is_one_sentence(labels: np.ndarray, sentence: str) -> None:
@@ -57,7 +57,7 @@ def test_parts_of_the_heads(tmp_path: Path) -> None:
     assert choose_ids(maps, None, "val") == ("5",)
     assert choose_ids(maps, "2, 7", "train") == ("2", "7")
     assert choose_ids(maps, 3, "train") == ("3",)
-    with pytest.raises(InputError, match=r"heads: Expected ids among 1, 2, .*, got 9"):
+    with pytest.raises(InputError, match=r"heads: expected ids among 1, 2, .*, got 9"):
         choose_ids(maps, "9", "train")
 
 

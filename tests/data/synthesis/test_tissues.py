@@ -32,9 +32,9 @@ def test_labels_and_ranges_of_labels_become_tissues(label: int, name: str) -> No
 def test_unknown_labels_are_named() -> None:
     labels = np.zeros((2, 2, 2), int)
     labels[0, 0, 0], labels[1, 1, 1] = 999, 998
-    with pytest.raises(InputError, match=r"head\.nii: Expected labels of the table tissues\.json, got unknown labels 998, 999"):
+    with pytest.raises(InputError, match=r"head\.nii: expected labels of the table tissues\.json, got unknown labels 998, 999"):
         tissue_table().tissues_of(labels, "head.nii")
-    with pytest.raises(InputError, match="Expected labels from 0 to 20000, got -1 to 0"):
+    with pytest.raises(InputError, match="expected labels from 0 to 20000, got -1 to 0"):
         tissue_table().tissues_of(np.array([-1, 0]), "head.nii")
 
 

@@ -120,7 +120,7 @@ def test_shuffled_crops_come_from_several_heads() -> None:
 
 @pytest.mark.parametrize("shares", [{"no_ct_share": 0.8, "no_mri_share": 0.3}, {"stripped_share": 1.2}])
 def test_impossible_shares_are_refused(shares: dict) -> None:
-    with pytest.raises(InputError, match="synthesis: Expected shares from 0 to 1"):
+    with pytest.raises(InputError, match="synthesis: expected shares from 0 to 1"):
         RandPaintd(**shares)
     with pytest.raises(InputError, match="cases_per_epoch: expected a whole number of 1 or more, got 0"):
         draw_list(0)

@@ -86,5 +86,5 @@ def test_an_mri_beside_the_head_is_refused() -> None:
     case = stripped_case()
     image = np.zeros((48, 48, 6), np.float32)
     image[:3, :3] = 1 + RNG.random((3, 3, 6))
-    with pytest.raises(InputError, match="Expected tissue inside the CT's head, got 0 voxels"):
+    with pytest.raises(InputError, match="expected tissue inside the CT's head, got 0 voxels"):
         ShownRegiond()({**case, "image": meta(image)})

@@ -62,7 +62,9 @@ def _beyond_background(volume: np.ndarray, by_otsu: np.ndarray) -> np.ndarray:
     hidden = hidden_mask(volume)
     if not hidden.any():
         return by_otsu
-    shown = fill_slices(largest_component(ndimage.binary_opening(~hidden, np.ones((3, 3, 1), bool))))
+    square = np.ones((3, 3, 1), bool)
+    core = largest_component(ndimage.binary_opening(~hidden, square))
+    shown = fill_slices(ndimage.binary_dilation(core, square) & ~hidden)  # with the tips that the opening cut off
     return shown if 64 <= shown.sum() <= _MOST_BEYOND_OTSU * float(by_otsu.sum()) else by_otsu
 
 
