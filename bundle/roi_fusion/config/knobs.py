@@ -60,14 +60,14 @@ KNOBS: dict[str, Knob] = {
     ),
     "device": Knob("device", "cuda if there is one, else cpu", "torch device", where=_BOTH),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
-    "resume_changed": Knob("bool", False, "true resumes although cases came, went or changed since"),
+    "resume_changed": Knob("bool", False, "true resumes although cases were added, removed or changed since"),
     "initial_weights": Knob(
         "path", None, "model.pt to start a new training from, such as the shipped one on your own pairs", optional=True
     ),
     "publish_dir": Knob(
         "path",
         "none; models/ where MONAI Label trains",
-        "folder that gets the best weights of a training as model.pt; those that it held stay as previous.pt",
+        "folder that receives the best weights of a training as model.pt; the previous ones are kept as previous.pt",
         optional=True,
     ),
     "checkpoint": Knob(
@@ -86,14 +86,16 @@ KNOBS: dict[str, Knob] = {
     "register": Knob(
         "bool",
         False,
-        "true moves each CT onto its MRI by mutual information first; needs itk and some 10 s a case",
+        "true first registers each CT to its MRI by mutual information; needs itk and about 10 s per case",
         where=_BOTH,
     ),
-    "allow_missing": Knob("bool", False, "true takes a case without MRI or CT; result.json and report say so", where=_BOTH),
+    "allow_missing": Knob(
+        "bool", False, "true accepts a case without its MRI or its CT; result.json and the report say so", where=_BOTH
+    ),
     "plausibility": Knob(
         "str",
         "refuse",
-        "what cannot be a head in HU, or lies elsewhere than its partner: refuse the case, warn of it, or off: judge nothing",
+        "refuse or warn of a pair that cannot be a head with its CT in HU, or whose images lie apart; off skips the check",
         choices=PLAUSIBILITY_MODES,
         where=_BOTH,
     ),
@@ -109,15 +111,15 @@ KNOBS: dict[str, Knob] = {
     "gamma": Knob("float", None, "weight of the lesion term, replaces the preset's", low=0, optional=True),
     "roi_weight": Knob("float", 1.0, "λ, weight of all regional terms against diffusion", low=0),
     "max_epochs": Knob("int", 200, "epochs", low=1),
-    "batch_size": Knob("int", 2, "cases a batch", low=1),
-    "samples_per_case": Knob("int", 1, "crops a case, each counts towards the batch", low=1),
-    "patch_size": Knob("ints", [96, 96, 16], "crop in voxels, the slice axis last", low=1),
-    "learning_rate": Knob("float", 1e-4, "AdamW, after the warm-up; 5e-4 to 1e-3 suits short runs", low=0),
-    "final_learning_rate": Knob("float", 5e-5, "at the end of the cosine decay", low=0),
+    "batch_size": Knob("int", 2, "cases per batch", low=1),
+    "samples_per_case": Knob("int", 1, "crops per case; each counts towards the batch", low=1),
+    "patch_size": Knob("ints", [96, 96, 16], "crop size in voxels, slice axis last", low=1),
+    "learning_rate": Knob("float", 1e-4, "learning rate of AdamW after the warm-up; 5e-4 to 1e-3 suits short runs", low=0),
+    "final_learning_rate": Knob("float", 5e-5, "learning rate at the end of the cosine decay", low=0),
     "warmup_steps": Knob("int", 200, "iterations of linear warm-up", low=0),
-    "weight_decay": Knob("float", 0.01, "AdamW", low=0),
+    "weight_decay": Knob("float", 0.01, "weight decay of AdamW", low=0),
     "gradient_clip": Knob("float", 1.0, "largest gradient norm", low=1e-9),
-    "ema_decay": Knob("float", 0.999, "of the averaged weights that are validated and saved", low=0, high=0.999999),
+    "ema_decay": Knob("float", 0.999, "decay of the averaged weights, which are validated and saved", low=0, high=0.999999),
     "precision": Knob(
         "str",
         "auto",
@@ -133,19 +135,19 @@ KNOBS: dict[str, Knob] = {
     "stop_on": Knob(
         "str",
         "never",
-        "critical: the doctor ends the training at a critical finding; never: it only says it",
+        "critical: the doctor ends the training at a critical finding; never: it only reports it",
         choices=("never", "critical"),
     ),
     "val_interval": Knob("int", 5, "epochs between validations", low=1),
-    "cache_rate": Knob("float", 1.0, "share of the cases kept in memory after loading", low=0, high=1),
+    "cache_rate": Knob("float", 1.0, "share of the cases that is kept in memory after loading", low=0, high=1),
     "num_workers": Knob("int", 0, "processes that load batches", low=0, where=_BOTH),
-    "seed": Knob("int", 0, "of splits, crops, noise and weights", low=0, where=_BOTH),
+    "seed": Knob("int", 0, "seed of splits, crops, noise and initial weights", low=0, where=_BOTH),
     "scheduler": Knob(
         "str", "ddim", "noise schedule: ddim, or rflow for rectified flow", choices=("ddim", "rflow"), where=_BOTH
     ),
     "num_inference_steps": Knob("int", 4, "sampling steps", low=1, high=1000, where=_BOTH),
     "num_samples": Knob(
-        "int", 4, "draws a case for probability and uncertainty; validation in training: 1", low=1, where=_BOTH
+        "int", 4, "draws per case for probability and uncertainty; 1 in the validation of a training", low=1, where=_BOTH
     ),
     "guidance": Knob(
         "str",
@@ -156,21 +158,21 @@ KNOBS: dict[str, Knob] = {
     ),
     "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
     "guidance_beta": Knob("float", 0.5, "weight of the bone term in the guidance", low=0, where="inference"),
-    "guidance_gamma": Knob(
-        "float", 0.06, "share of η that the lesion logit moves in a step, at most", low=0, where="inference"
-    ),
+    "guidance_gamma": Knob("float", 0.06, "largest step of the lesion logit, as a share of η", low=0, where="inference"),
     "guidance_strength": Knob(
         "float",
         1.0,
-        "η; on the logits η·σ(κ·u) is the share of the way to the optimum of its windows that a voxel goes in an update, "
-        "4/n of it with n > 4 sampling steps",
+        "η; with guidance on the logits, each update moves a voxel by the share η·σ(κ·u) of the way to the optimum of its "
+        "windows, by 4/n of that with n > 4 sampling steps",
         low=0,
         where="inference",
     ),
     "guidance_schedule": Knob(
-        "str", "constant", "of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
+        "str", "constant", "course of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
     ),
-    "guidance_kappa": Knob("float", 2.0, "κ of σ(κ·u): the network's doubt u lengthens a move", low=0, where="inference"),
+    "guidance_kappa": Knob(
+        "float", 2.0, "κ of σ(κ·u): the larger the entropy u of the gate, the longer the step", low=0, where="inference"
+    ),
     "guidance_updates": Knob("int", 2, "gradient updates in each sampling step", low=1, where="inference"),
     "guidance_masks": Knob(
         "words",
@@ -179,14 +181,20 @@ KNOBS: dict[str, Knob] = {
         choices=MASK_NAMES,
         where="inference",
     ),
-    "roi_size": Knob("ints", [320, 320, 40], "volumes beyond this are denoised tile by tile, voxels", low=16, where=_BOTH),
+    "roi_size": Knob(
+        "ints",
+        [320, 320, 40],
+        "largest volume in voxels that is denoised in one piece; larger ones are denoised tile by tile",
+        low=16,
+        where=_BOTH,
+    ),
     "hu_points": Knob(
         "points",
         list(HU_POINTS),
-        "CT numbers between which the CT's contrast is straight; weights belong to one such curve",
+        "nodes in HU of the CT's piecewise linear contrast curve; must be those that the weights were trained with",
         where=_BOTH,
     ),
-    "scaled_points": Knob("points", list(SCALED_POINTS), "what they become in the network's input, 0 to 1", where=_BOTH),
+    "scaled_points": Knob("points", list(SCALED_POINTS), "values of the contrast curve at hu_points, 0 to 1", where=_BOTH),
     "label_maps": Knob(
         "path",
         None,
@@ -215,11 +223,11 @@ KNOBS: dict[str, Knob] = {
     "tracking_uri": Knob(
         "str",
         "sqlite:///<output_dir>/mlruns.db",
-        "where MLflow logs to; the environment's MLFLOW_TRACKING_URI wins",
+        "address that MLflow logs to; the environment variable MLFLOW_TRACKING_URI takes precedence",
         where="tracking",
     ),
-    "experiment_name": Knob("str", "roi_fusion", "experiment of MLflow", where="tracking"),
-    "run_name": Knob("str", None, "run of MLflow; a new unique name when none is given", optional=True, where="tracking"),
+    "experiment_name": Knob("str", "roi_fusion", "name of the MLflow experiment", where="tracking"),
+    "run_name": Knob("str", None, "name of the MLflow run; a new unique one by default", optional=True, where="tracking"),
     "register_model": Knob(
         "str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"
     ),

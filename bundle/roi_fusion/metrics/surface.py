@@ -34,6 +34,11 @@ def _binary(name: str, mask: Array) -> np.ndarray:
 
 
 def as_pair(name: str, pred: Array, reference: Array, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two masks as boolean arrays of one shape, and the voxel size in mm along their axes.
+
+    Raises:
+        InputError: when shapes differ, a value is neither 0 nor 1, or the spacing does not fit; the sentence begins with `name`.
+    """
     p, r = _binary(f"{name}: pred", pred), _binary(f"{name}: reference", reference)
     if p.shape != r.shape:
         raise InputError(f"{name}: expected equal shapes, got {p.shape} and {r.shape}")
@@ -44,6 +49,7 @@ def as_pair(name: str, pred: Array, reference: Array, spacing_mm: Sequence[float
 
 
 def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Slices of the box around a mask's voxels, `margin` voxels wider on every side and limited to the array."""
     box = []
     for axis in range(mask.ndim):  # what one axis cuts away, the next need not look at
         found = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))

@@ -122,15 +122,18 @@ def part_of(path: Path) -> Part | None:
 
 
 def parts_of(files: Iterable[Path]) -> list[Part]:
+    """The parts of a case among some files; others are left out."""
     return [part for part in map(part_of, files) if part is not None]
 
 
 def volumes_in(folder: Path, deep: bool = False) -> list[Path]:
+    """Volume files of a folder, sorted; with `deep` those of its folders too."""
     paths = folder.rglob("*") if deep else folder.iterdir()
     return sorted(p for p in paths if p.is_file() and is_volume_file(p))
 
 
 def folders_in(root: Path, pattern: str = "*") -> list[Path]:
+    """Folders of a folder that match a pattern, sorted; hidden ones are left out."""
     return sorted(p for p in root.glob(pattern) if p.is_dir() and not p.name.startswith(".")) if root.is_dir() else []
 
 

@@ -23,8 +23,7 @@ from .tissues import tissue_table
 __all__ = ["Geometry", "Grid", "draw_geometry", "draw_grid"]
 
 _TABLE = tissue_table()
-#: Knots of the coarse grid on which smooth maps are kept, in mm.
-_COARSE_MM = 6.0
+_COARSE_MM = 6.0  # between knots of the coarse grid on which smooth maps are kept
 _ORIENTATIONS = {"RAS": (0, 1, 2), "RSA": (0, 2, 1), "ASR": (1, 2, 0)}
 
 
@@ -342,8 +341,7 @@ def _add_masks(g: Geometry) -> None:
     truth = (lesioned > 0.5 * tissue.clamp(min=0.2)) & (tissue > 0.2)
     filled = 1 - g.share_of_groups("air") > 0.69  # -300 HU between air and skin
     head = torch.from_numpy(fill_slices(largest_component(filled.numpy())))
-    alike = g.share_of_groups("chronic", "cyst", "choroid", "blood") > 0.4
-    alike |= g.share("eye") > 0.6
+    alike = (g.share_of_groups("chronic", "cyst", "choroid", "blood") > 0.4) | (g.share("eye") > 0.6)
     interest = torch.where(brain & (tissue > 0.3), 3, 0)
     interest[alike] = 1
     interest[truth] = 2

@@ -68,7 +68,7 @@ class RepairCTd(Transform):
         array = np.asarray(volume[0])
         ct, unseen, notices = repair_ct(array, file_of(volume))
         if ct is not array:
-            d[self.ct_key] = MetaTensor(torch.from_numpy(ct)[None], meta=volume.meta, affine=volume.affine)
+            d[self.ct_key] = MetaTensor(torch.from_numpy(ct)[None], meta=volume.meta)
         d["ct_unseen"] = unseen
         _with_warnings(d, notices)
         return d
