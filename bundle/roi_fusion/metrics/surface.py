@@ -37,7 +37,7 @@ def as_pair(name: str, pred: Array, reference: Array, spacing_mm: Sequence[float
     """Two masks as boolean arrays of one shape, and the voxel size in mm along their axes.
 
     Raises:
-        InputError: when shapes differ, a value is neither 0 nor 1, or the spacing does not fit; the sentence begins with `name`.
+        InputError: when shapes differ, a value is neither 0 nor 1, or the spacing does not fit; it begins with `name`.
     """
     p, r = _binary(f"{name}: pred", pred), _binary(f"{name}: reference", reference)
     if p.shape != r.shape:
