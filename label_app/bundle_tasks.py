@@ -11,7 +11,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class Infer(BundleInferTask):
         return self._networks[device][0]
 
     def run_pre_transforms(self, data: dict[str, Any], transforms: Any) -> dict[str, Any]:
-        case = CompleteCased()(data)
+        case: Any = CompleteCased()(cast(Any, data))
         try:
             return super().run_pre_transforms(case, transforms)
         except Exception as e:  # readers raise whatever broken bytes lead them to
@@ -215,7 +215,8 @@ class LeastKnown(Strategy):
         until = time.monotonic() + float(
             request.get("max_seconds", 120)
         )  # what is not measured by then waits for the next call
-        task, known = self.app.infer_task("lesion"), {}
+        task = self.app.infer_task("lesion")
+        known: dict[str, Any] = {}
         stamp = task.stamp()
         for image in datastore.get_unlabeled_images():
             value = datastore.get_image_info(image).get("uncertainty") or {}

@@ -51,6 +51,8 @@ _INFER_KEYS = ("model", "image", "ct", "kind", "device", "result_extension", "sa
 class RoiFusionApp(MONAILabelApp):
     """See the module."""
 
+    _infers: dict[str, Any]
+
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
         self._uploads = private_uploads()
         super().__init__(app_dir, studies, conf, name="ROI Fusion", description="; ".join(MODELS.values()), version=__version__)

@@ -3,8 +3,10 @@
 """Write the network as TorchScript (plain torch) or ONNX (onnxruntime) and check the file against the network."""
 
 from pathlib import Path
+from typing import cast
 
 from _cli import main
+from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.engine.prediction import Predictor
 from roi_fusion.errors import InputError
 from roi_fusion_tools.export import FORMATS, export_model
@@ -20,7 +22,7 @@ def export(format: str, output: str | None = None, checkpoint: str | None = None
     """
     if output is not None and Path(output).is_dir():
         raise InputError(f"output: expected a file to write, got the folder {output}")
-    network = Predictor(checkpoint, device="cpu").network
+    network = cast(RoiFusionNet, Predictor(checkpoint, device="cpu").network)
     default = Path(__file__).resolve().parents[1] / "bundle" / "models" / f"model{FORMATS.get(format, '')}"
     difference = export_model(network, output or default, format)
     print(f"{output or default}: equal to the network to {difference:.1g}")

@@ -126,9 +126,8 @@ def walk(
     print(f"training {max_epochs} epochs on {len(seen)} submitted labels ...", flush=True)
     client.train(max_epochs=max_epochs, learning_rate=learning_rate, val_interval=max(1, max_epochs // 4), val_split=0)
     after = {kind: client.infer(seen[0], kind) for kind in kinds}
-    mri, ct, truth = (
-        np.asarray(nib.load(Path(studies) / seen[0] / f"{n}.nii.gz").dataobj) for n in ("mri", "ct", "lesion_mask")
-    )
+    files = [Path(studies) / seen[0] / f"{n}.nii.gz" for n in ("mri", "ct", "lesion_mask")]
+    mri, ct, truth = (np.asarray(nib.Nifti1Image.from_filename(file).dataobj) for file in files)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     picture(Path(output), mri, ct, truth, before, after)
     print(f"{seen[0]}: Dice {dice(before['lesion'], truth):.2f} before, {dice(after['lesion'], truth):.2f} after; {output}")

@@ -6,6 +6,7 @@ import json
 import resource
 import tempfile
 import time
+from typing import Any
 
 START = time.perf_counter()
 
@@ -49,7 +50,7 @@ def profile_inference(
     from roi_fusion.engine.prediction import Predictor
 
     imported = time.perf_counter()
-    knobs = {
+    knobs: dict[str, Any] = {
         "num_inference_steps": num_inference_steps,
         "num_samples": num_samples,
         "guidance": guidance,

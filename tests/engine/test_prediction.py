@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import monai.bundle
@@ -18,6 +16,7 @@ import torch
 import roi_fusion
 from conftest import BUNDLE
 from helpers import documented_examples, pair_of, run_documented
+from in_process import run_bundle
 from roi_fusion.core.channels import OUTPUT_CHANNELS
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import RESULT_FILES
@@ -75,11 +74,8 @@ def test_one_volume_alone_is_refused_and_taken_on_request(
     command = ["--config_file", str(bundle / "configs" / "inference.json"), "--dataset_dir", str(case.parent)]
     command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "out"), "--guidance", "logits"]
     command += [part for k, v in settings.items() for part in (f"--{k}", str(v))]
-    start = [sys.executable, "-m", "monai.bundle", "run"]
-    refused = subprocess.run([*start, *command], capture_output=True, text=True, cwd=BUNDLE)
-    assert refused.returncode != 0
-    done = subprocess.run([*start, *command, "--allow_missing", "true"], capture_output=True, text=True, cwd=BUNDLE)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_bundle(*command, ok=False)
+    run_bundle(*command, "--allow_missing", "true")
     result = tmp_path / "out" / "phantom_0000"
     facts = json.loads((result / "result.json").read_text())
     assert facts["missing"] == missing
@@ -95,28 +91,8 @@ def test_one_volume_alone_is_refused_and_taken_on_request(
 def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     mri, ct = pair_of(tiny_dataset)
     knobs = [t for k, v in FAST.items() if k != "device" for t in (f"--{k}", str(v).replace(" ", ""))]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "monai.bundle",
-            "run",
-            "--config_file",
-            str(bundle / "configs" / "inference.json"),
-            "--bundle_root",
-            str(bundle),
-            "--mri",
-            str(mri),
-            "--ct",
-            str(ct),
-            "--output_dir",
-            str(tmp_path),
-            *knobs,
-        ],
-        check=True,
-        capture_output=True,
-        cwd=BUNDLE,
-    )
+    command = ["--config_file", str(bundle / "configs" / "inference.json"), "--bundle_root", str(bundle), "--mri", str(mri)]
+    run_bundle(*command, "--ct", str(ct), "--output_dir", str(tmp_path), *knobs)
     result = roi_fusion.predict(mri, ct, bundle_root=bundle, **FAST)
     for stem, _ in RESULT_FILES.values():
         on_disk = np.asarray(nib.load(tmp_path / "phantom_0000" / f"{stem}.nii.gz").dataobj)

@@ -1,16 +1,15 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import BUNDLE, ROOT
+from conftest import BUNDLE
 from helpers import documented_examples, run_documented
+from in_process import run_script
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.engine.prediction import prepare
 from roi_fusion.engine.weights import load_weights
@@ -40,21 +39,8 @@ def test_one_command_writes_a_file_that_equals_the_network(
     file_format: str, weights: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "bundle" / "models" / f"model{FORMATS[file_format]}"
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "scripts" / "export_model.py"),
-            file_format,
-            "--output",
-            str(path),
-            "--checkpoint",
-            str(weights),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "equal to the network to" in done.stdout
+    printed = run_script("export_model", file_format, "--output", str(path), "--checkpoint", str(weights))
+    assert "equal to the network to" in printed
 
     folder = tiny_dataset / "phantom_0000"
     image = prepare(folder / "mri.nii.gz", folder / "ct.nii.gz")["image"].as_tensor()[None].float()

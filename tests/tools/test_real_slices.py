@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -17,15 +14,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from conftest import BUNDLE, ROOT, shared
+from conftest import shared
+from in_process import run_bundle, run_script
 from roi_fusion.core.masks import largest_component
 
 PATIENT = "21"
-
-
-def run(*arguments: str, cwd: Path = ROOT) -> None:
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, env=dict(os.environ))
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +30,12 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = sorted((source / kind).glob(f"{PATIENT}*.png"))[::2][:8]
         for k, picture in enumerate(chosen):
             shutil.copy(picture, root / kind / f"{PATIENT}{k:03d}.png")
-    scripts = ROOT / "scripts"
     folders = ["--ct_dir", str(root / "CT"), "--mri_dir", str(root / "MRI"), "--output_dir", str(root / "cases")]
-    run(str(scripts / "slices_to_case.py"), *folders, "--spacing_mm", "1,1,10")
+    run_script("slices_to_case", *folders, "--spacing_mm", "1,1,10")
     data = ["--dataset_dir", str(root / "cases"), "--output_dir", str(root / "results"), "--num_samples", "1"]
-    run("-m", "monai.bundle", "run", "--config_file", "configs/inference.json", *data, cwd=BUNDLE)
+    run_bundle("--config_file", "configs/inference.json", *data)
     out = ["--results_dir", str(root / "results"), "--output_dir", str(root / "fused" / "ours"), "--window_mri", "0,255"]
-    run(str(scripts / "export_slices.py"), *out)
+    run_script("export_slices", *out)
     return root
 
 

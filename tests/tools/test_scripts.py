@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +14,24 @@ import pytest
 import benchmark_slices
 from conftest import BUNDLE, ROOT
 from helpers import slice_pictures
+from in_process import run_script
 
 
-def script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments], cwd=cwd, capture_output=True, text=True
-    )
-    text = done.stdout + done.stderr
-    assert (done.returncode == 0) is ok, text
-    assert "Traceback" not in text
-    return text
+def test_a_script_starts_as_a_process(tmp_path: Path) -> None:
+    """From another folder, with nothing on the path; what else the scripts do is tested in the test process."""
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"run": "$@nothing.run()"}')
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "scripts" / "check_config.py"), str(broken)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"file: {broken}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_make_phantoms(tmp_path: Path) -> None:
     out = tmp_path / "d"
-    text = script(
+    text = run_script(
         "make_phantoms",
         "--output_dir",
         str(out),
@@ -57,40 +61,40 @@ def test_make_phantoms(tmp_path: Path) -> None:
     ],
 )
 def test_make_phantoms_refuses(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    assert sentence in script("make_phantoms", "--output_dir", str(tmp_path / "d"), *arguments, ok=False)
+    assert sentence in run_script("make_phantoms", "--output_dir", str(tmp_path / "d"), *arguments, ok=False)
 
 
 def test_check_config(tmp_path: Path) -> None:
-    text = script("check_config", str(BUNDLE / "configs" / "train.json"), str(BUNDLE / "configs" / "evaluate.json"))
+    text = run_script("check_config", str(BUNDLE / "configs" / "train.json"), str(BUNDLE / "configs" / "evaluate.json"))
     assert "no fault in" in text
     broken = tmp_path / "broken.json"
     broken.write_text('{"run": "$@nothing.run()"}')
-    lines = script("check_config", str(broken), ok=False).strip().splitlines()
+    lines = run_script("check_config", str(broken), ok=False).strip().splitlines()
     assert lines == ["id: run", f"file: {broken}", "cause: expected a reference to an id of the config, got @nothing"]
 
 
 def test_slices_to_case_and_reports(tmp_path: Path) -> None:
     ct_dir, mri_dir = slice_pictures(tmp_path, {"16": range(3, 6)})
     arguments = ["--ct_dir", str(ct_dir), "--mri_dir", str(mri_dir), "--output_dir", str(tmp_path / "cases")]
-    assert str(tmp_path / "cases" / "16") in script("slices_to_case", *arguments, "--spacing_mm", "1,1,6")
-    assert "error: window_mri" in script(
+    assert str(tmp_path / "cases" / "16") in run_script("slices_to_case", *arguments, "--spacing_mm", "1,1,6")
+    assert "error: window_mri" in run_script(
         "export_slices", "--results_dir", str(tmp_path), "--output_dir", str(tmp_path / "o"), "--window_mri", "3,1", ok=False
     )
-    assert "error: " in script("make_report", "--results_dir", str(tmp_path / "cases"), ok=False)
-    assert "expected the summary of an evaluation" in script("show_metrics", "--results_dir", str(tmp_path), ok=False)
+    assert "error: " in run_script("make_report", "--results_dir", str(tmp_path / "cases"), ok=False)
+    assert "expected the summary of an evaluation" in run_script("show_metrics", "--results_dir", str(tmp_path), ok=False)
 
 
 def test_the_documents_are_up_to_date() -> None:
-    script("update_docs", "--check")
+    run_script("update_docs", "--check")
 
 
 def test_benchmark_slices_refuses_what_is_not_there(tmp_path: Path) -> None:
     arguments = ["--slices_dir", str(tmp_path), "--peers", str(tmp_path / "p.json"), "--output_dir", str(tmp_path / "o")]
-    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    text = run_script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
     assert f"error: {tmp_path / 'm.py'}: expected a file, there is none" in text
     for name in ("m.py", "p.json"):
         (tmp_path / name).write_text("")
-    text = script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
+    text = run_script("benchmark_slices", *arguments, "--metrics_script", str(tmp_path / "m.py"), ok=False)
     assert "m.py: expected a function masks(ct) that gives bone, brain and head, found none" in text
 
 

@@ -32,13 +32,12 @@ def test_conditions_change_what_they_name(small_dataset: Path, tmp_path: Path) -
             assert (volume(folder, "mri") - before["mri"])[inside].std() == pytest.approx(0.05 * scale, rel=0.1)
 
 
-@pytest.mark.slow
-def test_scores_leave_out_what_a_missing_volume_cannot_have(small_dataset: Path, tmp_path: Path) -> None:
+def test_scores_leave_out_what_a_missing_volume_cannot_have(tiny_dataset: Path, tmp_path: Path) -> None:
     network = RoiFusionNet().eval()
-    no_ct = _scores(network, _changed(small_dataset, tmp_path / "a", CONDITIONS["without the CT"]))
+    no_ct = _scores(network, _changed(tiny_dataset, tmp_path / "a", CONDITIONS["without the CT"]), 1, "fp32")
     assert math.isnan(no_ct["bone_ssim"])
     assert 0 < no_ct["brain_ssim"] <= 1
-    no_mri = _scores(network, _changed(small_dataset, tmp_path / "b", CONDITIONS["without the MRI"]))
+    no_mri = _scores(network, _changed(tiny_dataset, tmp_path / "b", CONDITIONS["without the MRI"]), 1, "fp32")
     assert math.isnan(no_mri["brain_ssim"])
     assert 0 < no_mri["bone_ssim"] <= 1
 
