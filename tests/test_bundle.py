@@ -111,7 +111,7 @@ def test_training_leaves_what_it_promises(trained: Path) -> None:
     weights = torch.load(run_dir / "model.pt", weights_only=True)
     assert all(isinstance(v, torch.Tensor) for v in weights.values())
     whole = torch.load(run_dir / "last.pt", weights_only=True)
-    assert set(whole) == {"model", "ema", "optimizer", "plan", "trainer", "best"}
+    assert set(whole) == {"model", "ema", "optimizer", "plan", "trainer", "best", "record"}
 
 
 def test_evaluation_writes_tables_volumes_and_report(trained: Path) -> None:
