@@ -26,7 +26,8 @@ from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import CaseDataset, find_cases, load_datalist
 from roi_fusion.engine.prediction import Predictor
 from roi_fusion.errors import InputError
-from roi_fusion_tools.explore import explore, write_exploration
+from roi_fusion_tools.explore import explore
+from roi_fusion_tools.explore_page import write_exploration
 from roi_fusion_tools.prepare import PrepareOptions, prepare_dataset
 
 STUDIES = int(os.environ.get("FUZZ_STUDIES", 300))
