@@ -13,7 +13,7 @@ import ignite.distributed as idist
 
 from .errors import InputError
 
-__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "write_json"]
+__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "read_json", "write_json"]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
@@ -27,6 +27,19 @@ def write_json(path: str | Path, content: Any) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(_finite(content), indent=4, allow_nan=False) + "\n")
     os.replace(scratch, path)
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is not JSON in UTF-8, or nested deeper than Python follows.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("brackets nested too deep") from None
 
 
 def _finite(content: Any) -> Any:

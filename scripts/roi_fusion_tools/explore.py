@@ -19,8 +19,8 @@ from roi_fusion.data.ct_fill import repair_ct
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.plausibility import Placed, judge_pair
 from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
-from roi_fusion.data.transforms.loading import CompleteCased, LoadVolumesd, file_of
-from roi_fusion.data.transforms.plausibility import placed
+from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, LoadVolumesd, file_of
+from roi_fusion.data.transforms.plausibility import RepairCTd, placed
 from roi_fusion.errors import InputError
 
 __all__ = ["FLAGS", "explore", "look_at_case"]
@@ -39,11 +39,14 @@ FLAGS = {
     "no_brain": "no brain is found inside the skull",
     "implausible": "cannot be a head in HU, or MRI and CT show no common one: training and inference refuse the case",
     "doubtful": "a part that was not seen, an unusual volume, or a CT that was mended: training and inference warn of it",
+    "refused": "what training and inference refuse for another reason, such as a mask of other values or of another place",
     "unreadable": "the case cannot be read",
 }
 
 
 _KEYS = tuple(CASE_FILES)
+
+_MASKS = ("label", "brain", "bone")
 
 
 def _read() -> Compose:
@@ -51,11 +54,10 @@ def _read() -> Compose:
 
 
 def _match() -> Compose:
-    masks = ("label", "brain", "bone")
     return Compose(
         [
             MatchGridd(
-                ("ct", *masks), mode=("bilinear", *["nearest"] * 3), padding_value=(-1024.0, 0.0, 0.0, 0.0), min_overlap=0.0
+                ("ct", *_MASKS), mode=("bilinear", *["nearest"] * 3), padding_value=(-1024.0, 0.0, 0.0, 0.0), min_overlap=0.0
             ),
             ThickAxisLastd(_KEYS),
         ]
@@ -194,8 +196,19 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         found += _head_flags(mri, ct, head, brain, axes, spacing)
         if head.any():
             found += _alignment_flags(mri, ct, axes, spacing)
+    if not found:
+        found += _refusal(stored)
     out["flags"], out["notes"] = [name for name, _ in found], [note for _, note in found]
     return out
+
+
+def _refusal(stored: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Why training and inference refuse a case as it is stored, where they do."""
+    steps = [RepairCTd(), CheckVolumesd(_KEYS), MatchGridd(("ct", *_MASKS), mode=("bilinear", *["nearest"] * 3))]
+    try:
+        Compose(steps)(dict(stored))
+    except Exception as e:
+        yield "refused", sentence_for(e, {})
 
 
 def _unit_flags(mri: Mapping[str, float], ct: Mapping[str, float]) -> Iterator[tuple[str, str]]:

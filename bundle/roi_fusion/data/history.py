@@ -28,7 +28,7 @@ def read_history(output_dir: str | Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             row["epoch"] = int(row["epoch"])
             rows.append(row)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             if number == len(lines):
                 break
             raise InputError(f"{path}: expected one JSON object with an epoch in line {number}, got {line[:60]!r}") from None

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from ..values import write_json
+from ..values import read_json, write_json
 
 __all__ = ["RESULT_FILES", "mark_stale", "read_result", "save_case", "write_volume"]
 
@@ -82,7 +81,7 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
 def read_result(folder: str | Path) -> dict[str, Any] | None:
     """``result.json`` of a case's folder; None where there is none that can be read."""
     try:
-        facts = json.loads((Path(folder) / "result.json").read_text())
+        facts = read_json(Path(folder) / "result.json")
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None

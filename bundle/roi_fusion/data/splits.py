@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..values import read_json
 from .grids import spacing_mm
 from .io import read_volume
 
@@ -41,7 +41,7 @@ def subject_of(case: str, folder: str | Path | None = None) -> str:
     """
     if folder is not None:
         try:
-            facts = json.loads((Path(folder) / "case.json").read_text(encoding="utf-8"))
+            facts = read_json(Path(folder) / "case.json")
         except (OSError, ValueError):  # none, or one of another program
             facts = None
         subject = facts.get("subject") if isinstance(facts, dict) else None
@@ -127,7 +127,7 @@ def read_splits(root: Path) -> dict[str, list[str]] | None:
     texts = {s: root / "splits" / f"{s}.txt" for s in PARTS}
     if file.is_file():
         try:
-            content = json.loads(file.read_text())
+            content = read_json(file)
             if not isinstance(content, dict) or not all(isinstance(content.get(s, []), list) for s in PARTS):
                 raise ValueError("no lists named train, val, test")
         except ValueError as e:

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from .. import __version__
 from ..data.history import read_history
 from ..data.results import read_result
 from ..errors import InputError
-from ..values import is_first_rank, printable
+from ..values import is_first_rank, printable, read_json
 from .case_figure import case_figure
 from .plots import evaluation_figures, figure_uri, history_figures
 
@@ -151,8 +150,11 @@ def metrics_text(output_dir: str | Path) -> str:
     path = Path(output_dir) / "summary.json"
     if not path.is_file():
         raise InputError(f"{path}: expected the summary of an evaluation, found no such file")
-    summary = json.loads(path.read_text())
-    table = _table(summary["methods"])
+    try:
+        summary = read_json(path)
+        table = _table(summary["methods"])
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(f"{path}: expected the summary of an evaluation, got {type(e).__name__}: {str(e)[:160]!r}") from None
     width = max(len(h) for h in table["head"])
     names = [r["name"].split(" (")[0] for r in table["rows"]]
     lines = [f"{summary['cases']} cases".ljust(width) + "".join(f"  {n:>18}" for n in names)]
@@ -164,7 +166,7 @@ def metrics_text(output_dir: str | Path) -> str:
 def _gates(training: Path) -> list[dict[str, Any]]:
     """The gates of a training as its doctor has noted them; none without notes, or where an earlier version wrote a list."""
     path = training / "doctor.json"
-    notes = json.loads(path.read_text()) if path.is_file() else {}
+    notes = read_json(path) if path.is_file() else {}
     return notes.get("gates", []) if isinstance(notes, dict) else []
 
 
@@ -209,10 +211,7 @@ def _facts_text(facts: Mapping[str, Any]) -> str:
 def _run_notes(history: Path, summary: Mapping[str, Any] | None) -> list[str]:
     """What has to be said of the whole page."""
     notes = []
-    try:
-        data = json.loads((history / "run.json").read_text()).get("data", {})
-    except (OSError, ValueError):
-        data = {}
+    data = read_json(history / "run.json").get("data", {}) if (history / "run.json").is_file() else {}
     without = [name for name, facts in data.items() if facts.get("lesion_masks") == 0]
     if without:
         notes.append(f"Not one case had a lesion mask ({', '.join(without)}): nothing was learnt or measured of lesions there.")
@@ -220,6 +219,39 @@ def _run_notes(history: Path, summary: Mapping[str, Any] | None) -> list[str]:
     if len(weights) > 1:
         notes.append(f"The cases below were made with {len(weights)} checkpoints: {', '.join(weights)}.")
     return notes
+
+
+class _Parts:
+    """Parts of a page, each from files of its own; a broken one leaves its part out and a note, and never takes the rest along.
+
+    Attributes:
+        notes: a sentence for each part that is left out.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __call__(self, file: Path, make: Callable[[], Any], otherwise: Any) -> Any:
+        try:
+            return make()
+        except InputError as e:
+            self.notes.append(str(e))
+        except Exception as e:  # whatever broken bytes lead to
+            self.notes.append(f"{file}: expected content that can be shown, got {type(e).__name__}: {str(e)[:160]!r}")
+        logger.warning("%s", printable(self.notes[-1]))
+        return otherwise
+
+
+def _curves(history: Path) -> list[dict[str, str]]:
+    """The curves of a training, none without a history."""
+    rows = read_history(history) if (history / "history.jsonl").is_file() else []
+    return [{"name": n, "data": figure_uri(f, 90)} for n, f in history_figures(rows).items()] if rows else []
+
+
+def _evaluation(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables and counts of a summary."""
+    tables = {"table": _table(summary["methods"]), "classes": _table(summary["by_volume_class"])}
+    return {**tables, "n_cases": int(summary["cases"]), "counts": dict(summary["counts"])}
 
 
 def write_report(output_dir: str | Path, *, history_dir: str | Path | None = None, max_cases: int = 24) -> Path | None:
@@ -241,16 +273,14 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     folder = Path(output_dir)
     results = [p.parent for p in sorted(folder.glob("*/result.json")) if read_result(p.parent)]
     history = Path(history_dir) if history_dir else folder
-    curves = []
-    if (history / "history.jsonl").is_file():
-        rows = read_history(history)
-        curves = [{"name": n, "data": figure_uri(f, 90)} for n, f in history_figures(rows).items()] if rows else []
-    summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").is_file() else None
-    refused = json.loads((folder / "errors.json").read_text()) if (folder / "errors.json").is_file() else {}
+    part, paths = _Parts(), {n: folder / f"{n}.json" for n in ("summary", "errors")}
+    curves = part(history / "history.jsonl", lambda: _curves(history), [])
+    summary = part(paths["summary"], lambda: read_json(paths["summary"]) if paths["summary"].is_file() else None, None)
+    refused = part(paths["errors"], lambda: dict(read_json(paths["errors"])) if paths["errors"].is_file() else {}, {})
     if not results and not curves and summary is None and not refused:
         raise InputError(f"{folder}: expected a folder of results or of a training, found neither")
     cases = []
-    for path in _case_order(folder, results)[:max_cases]:
+    for path in part(folder / "metrics.csv", lambda: _case_order(folder, results), results)[:max_cases]:
         try:
             cases.append(_case_block(path))
         except InputError as e:
@@ -258,6 +288,10 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         except Exception as e:  # one bad case never takes the page from the others
             refused[path.name] = f"{path}: expected results that can be shown, got {type(e).__name__}: {str(e)[:160]}"
     shown = f"{len(cases)} of {len(results)} cases, worst lesion Dice first." if len(results) > len(cases) else ""
+    plots = part(folder / "metrics.csv", lambda: {n: figure_uri(f, 85) for n, f in evaluation_figures(folder).items()}, {})
+    evaluation = part(paths["summary"], lambda: _evaluation(summary) if summary is not None else {}, {})
+    notes = part(history / "run.json", lambda: _run_notes(history, summary), [])
+    gates = part(history / "doctor.json", lambda: _gates(history), [])
     page = (
         Environment(autoescape=True)
         .from_string(_PAGE)
@@ -265,16 +299,13 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
             title=f"ROI Fusion report: {folder.resolve().name}",
             version=__version__,
             refused=refused,
-            notes=_run_notes(history, summary),
+            notes=[*notes, *part.notes],
             cases=cases,
             case_note=shown,
             curves=curves,
-            gates=_gates(history),
-            plots=[{"name": n, "data": figure_uri(f, 85)} for n, f in evaluation_figures(folder).items()],
-            table=_table(summary["methods"]) if summary else None,
-            n_cases=summary["cases"] if summary else 0,
-            counts=summary["counts"] if summary else {},
-            classes=_table(summary["by_volume_class"]) if summary else None,
+            gates=gates,
+            plots=[{"name": n, "data": uri} for n, uri in plots.items()],
+            **{"table": None, "classes": None, "n_cases": 0, "counts": {}, **evaluation},
         )
     )
     out = folder / "report.html"

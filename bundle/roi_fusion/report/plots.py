@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from ..data.grids import spacing_mm
 from ..data.io import read_volume
+from ..data.results import read_result
 from ..metrics.calibration import reliability_curve
 from ..metrics.lesion import lesion_region
 
@@ -119,7 +119,7 @@ def evaluation_figures(folder: str | Path) -> dict[str, Figure]:
     scored = {r["case"] for r in rows if r["method"] == "roi_fusion" and r.get("lesion_dice")}
     cases = []
     for path in sorted(folder.glob("*/result.json")):
-        label = Path(json.loads(path.read_text())["mri"]).parent / "lesion_mask.nii.gz"
+        label = Path((read_result(path.parent) or {}).get("mri", "")).parent / "lesion_mask.nii.gz"
         if path.parent.name not in scored or not label.is_file() or not (path.parent / "lesion_prob.nii.gz").is_file():
             continue
         predicted = read_volume(path.parent / "lesion_prob.nii.gz", as_stored=True)

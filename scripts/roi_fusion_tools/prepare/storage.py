@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from roi_fusion.errors import InputError
+from roi_fusion.values import read_json
 
 __all__ = ["CASE_RECORD", "WholeFolder", "finished", "hand_made", "locked", "read_record"]
 
@@ -68,7 +69,7 @@ def _recover(root: Path) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The content of a case's ``case.json``; None where there is none that can be read."""
     try:
-        facts = json.loads((folder / CASE_RECORD).read_text(encoding="utf-8"))
+        facts = read_json(folder / CASE_RECORD)
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
