@@ -26,7 +26,7 @@ from roi_fusion.engine.case_metrics import (
 )
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.errors import InputError
-from roi_fusion.metrics import fusion, lesion
+from roi_fusion.metrics import fusion, lesion, surface
 
 
 @pytest.mark.parametrize(("name", "place"), [("train", "validate#additional_metrics"), ("inference", "additional_metrics")])
@@ -59,8 +59,8 @@ def test_lesion_metrics_equal_monais_with_the_same_settings() -> None:
 
 def test_one_distance_pass_serves_all_metrics_of_the_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = lesion._distances
-    monkeypatch.setattr(lesion, "_distances", lambda *a: calls.append(1) or real(*a))
+    real = surface._distances
+    monkeypatch.setattr(surface, "_distances", lambda *a: calls.append(1) or real(*a))
     case = case_item()
     guess = case_prediction(case, case["image"][:1].as_tensor(), case["label"].float().roll(1, 1))
     metrics = {**default_metrics(), "lesion_nsd_5mm": LesionNSD(5.0), "lesion_hd100_mm": LesionHausdorff(100)}
