@@ -308,3 +308,16 @@ def slice_pictures(root: Path, patients: dict[str, range], size: int = 64) -> tu
 
 
 SMALL_PHANTOM = {"shape": (80, 80, 14), "spacing_mm": (2.9, 2.9, 11.0)}
+
+
+def byte_cases(folder: Path) -> list[dict]:
+    """Two cases whose files hold fixed bytes, no volumes: for what looks at files and not into them."""
+    out = []
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for stem in ("mri", "ct"):
+            path = folder / name / f"{stem}.nii.gz"
+            if not path.exists():
+                path.write_bytes(f"{name}{stem}".encode() * 40000)
+        out.append({"case": name, "image": str(folder / name / "mri.nii.gz"), "ct": str(folder / name / "ct.nii.gz")})
+    return out

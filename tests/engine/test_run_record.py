@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from monai.bundle import ConfigParser
 
+from helpers import byte_cases
 from roi_fusion import __version__
 from roi_fusion.core.losses import RoiFusionLoss
 from roi_fusion.data.fingerprint import data_hash
@@ -39,18 +40,6 @@ def test_the_commit_is_named_and_changes_are_marked(checkout: Path, tmp_path_fac
     assert git_commit(checkout / "no_such_folder") is None
 
 
-def cases(folder: Path) -> list[dict]:
-    out = []
-    for name in ("a", "b"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for stem in ("mri", "ct"):
-            path = folder / name / f"{stem}.nii.gz"
-            if not path.exists():
-                path.write_bytes(f"{name}{stem}".encode() * 40000)
-        out.append({"case": name, "image": str(folder / name / "mri.nii.gz"), "ct": str(folder / name / "ct.nii.gz")})
-    return out
-
-
 def test_the_record_holds_what_a_training_was_started_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parser = ConfigParser(
         {
@@ -64,7 +53,7 @@ def test_the_record_holds_what_a_training_was_started_with(tmp_path: Path, caplo
             "network_def": {"_target_": "roi_fusion.core.network.RoiFusionNet", "channels": [8, 8, 12, 12]},
             "loss": RoiFusionLoss("stroke", beta=0.5),
             "plan": SimpleNamespace(roi_fusion_plan={"peak": 1e-4}),
-            "data": {"train": SimpleNamespace(data=cases(tmp_path / "data"))},
+            "data": {"train": SimpleNamespace(data=byte_cases(tmp_path / "data"))},
             "run": "$roi_fusion.engine.run_record.record_run(@output_dir, @output_dir, @loss, @plan, @data)",
         }
     )
@@ -78,7 +67,7 @@ def test_the_record_holds_what_a_training_was_started_with(tmp_path: Path, caplo
     assert record["loss_weights"]["lesion"] == 3.0
     assert record["network_def"]["channels"] == [8, 8, 12, 12]
     assert record["learning_rate_plan"] == {"peak": 1e-4}
-    assert record["data"] == {"train": {"cases": 2, "lesion_masks": 0, "hash": data_hash(cases(tmp_path / "data"))}}
+    assert record["data"] == {"train": {"cases": 2, "lesion_masks": 0, "hash": data_hash(byte_cases(tmp_path / "data"))}}
     assert record["versions"]["roi_fusion"] == __version__
     assert record["git_commit"] is None
     assert "train: not one of 2 cases has a lesion_mask" in caplog.text
