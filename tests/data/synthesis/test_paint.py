@@ -1,6 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from roi_fusion.data.synthesis.contrast import draw_age, draw_contrast
 from roi_fusion.data.synthesis.ct import paint_ct
 from roi_fusion.data.synthesis.geometry import Geometry, Grid, draw_geometry
 from roi_fusion.data.synthesis.heads import HeadMaps
-from roi_fusion.data.synthesis.mri import paint_mri, stripped_brain
+from roi_fusion.data.synthesis.mri import Distortion, paint_mri, stripped_brain
 from roi_fusion.data.synthesis.tissues import tissue_table
 
 
@@ -51,7 +52,7 @@ def test_the_lesion_shows_in_the_mri(geometry: Geometry, name: str, sign: int) -
     for seed in range(3):
         rng = np.random.default_rng(seed)
         age = draw_age(rng)
-        image, _ = paint_mri(rng, geometry, draw_contrast(rng, age, name=name), age)
+        image, *_ = paint_mri(rng, geometry, draw_contrast(rng, age, name=name), age)
         healthy = (geometry.share_of_groups("brain") > 0.95) & (geometry.lesion == 0)
         lesion = (geometry.truth > 0) & (geometry.share_of_groups("brain") > 0.95)
         assert sign * (float(image[lesion].median()) - float(image[healthy].median())) > 0
@@ -68,6 +69,36 @@ def test_a_ct_holds_ct_numbers_and_a_lesion_that_may_be_invisible(geometry: Geom
     assert 15 < float(ct[brain].mean()) < 55
     drops = [paint_ct(np.random.default_rng(s), geometry, age, lesion_visible=True)[1]["hu_drop"] for s in range(5)]
     assert min(drops) >= 5
+
+
+def test_masks_move_with_what_echo_planar_imaging_moved() -> None:
+    volume = torch.zeros(8, 9, 3)
+    volume[:, 4] = 1.0
+    shift = torch.full((8, 9, 3), 2.0)
+    shift[..., 2] = 0.0
+    distortion = Distortion(axis=1, shift=shift)
+    moved, mask = distortion.apply(volume), distortion.apply(volume.to(torch.uint8))
+    assert torch.equal(moved[:, 2, :2], torch.ones(8, 2))
+    assert torch.equal(moved[:, 4, 2], torch.ones(8))
+    assert torch.equal(mask.float(), moved)
+    assert mask.dtype == torch.uint8
+    assert torch.equal(Distortion().apply(volume), volume)
+
+
+def test_the_mask_lies_where_a_distorted_image_shows_the_lesion(geometry: Geometry) -> None:
+    """A lesion-bright image, warped: the moved mask agrees with what is bright better than the mask that stayed."""
+    geometry = replace(geometry, near_air=torch.ones_like(geometry.near_air))
+    before = after = 0.0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        age = draw_age(rng)
+        image, _, distortion = paint_mri(rng, geometry, draw_contrast(rng, age, name="dwi"), age)
+        if distortion.shift is None:
+            continue
+        moved = distortion.apply(geometry.truth)
+        before += float(image[geometry.truth > 0].mean())
+        after += float(image[moved > 0].mean())
+    assert after > 1.02 * before
 
 
 def test_a_stripped_brain_is_about_the_brain(geometry: Geometry) -> None:

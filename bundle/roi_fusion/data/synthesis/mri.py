@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -11,16 +13,44 @@ from .fields import blur, resize, sample_linear, smooth_noise
 from .geometry import Geometry
 from .tissues import LesionAge, tissue_table
 
-__all__ = ["paint_mri", "stripped_brain"]
+__all__ = ["Distortion", "paint_mri", "stripped_brain"]
 
 _TABLE = tissue_table()
 _BRAIN = _TABLE.in_groups("brain", "chronic")
 
 
+@dataclass(frozen=True)
+class Distortion:
+    """How echo-planar imaging moved the anatomy along its phase-encoding axis; nothing without a shift.
+
+    Whoever draws a lesion on such an image draws it where the image shows it, so its mask moves along.
+
+    Attributes:
+        axis: array axis of the phase encoding.
+        shift: where each voxel's content comes from, in voxels along the axis, ``[X, Y, Z]``.
+    """
+
+    axis: int = 1
+    shift: torch.Tensor | None = None
+
+    def apply(self, volume: torch.Tensor) -> torch.Tensor:
+        """Move a volume ``[X, Y, Z]`` with the anatomy, linearly; masks keep their type and become those of half or more."""
+        if self.shift is None:
+            return volume
+        size = volume.shape[self.axis]
+        index = torch.arange(size, dtype=torch.float32).view([-1 if a == self.axis else 1 for a in range(3)])
+        at = (index + self.shift).clamp(0, size - 1.001)
+        low = at.floor().long()
+        values = volume.float()
+        part = at - low
+        moved = torch.gather(values, self.axis, low) * (1 - part) + torch.gather(values, self.axis, low + 1) * part
+        return moved if volume.is_floating_point() else (moved >= 0.5).to(volume.dtype)
+
+
 def paint_mri(
     rng: np.random.Generator, g: Geometry, contrast: MriContrast | None = None, age: LesionAge | None = None
-) -> tuple[torch.Tensor, dict]:
-    """MRI in scanner units, float32 ``[X, Y, Z]``, and what was drawn.
+) -> tuple[torch.Tensor, dict, Distortion]:
+    """MRI in scanner units, float32 ``[X, Y, Z]``, what was drawn, and how far the scanner moved the anatomy.
 
     Args:
         rng: source of randomness.
@@ -32,12 +62,13 @@ def paint_mri(
     contrast = contrast or draw_contrast(rng, age)
     noise_source = torch.Generator().manual_seed(int(rng.integers(2**31)))
     image = _tissues(rng, g, contrast)
+    distortion = Distortion()
     spacing = g.grid.spacing_mm
     texture = smooth_noise(rng, image.shape, spacing, float(rng.uniform(3.0, 9.0)))[0]
     image *= 1 + float(rng.uniform(0.01, 0.05)) * texture
     epi = contrast.name in ("adc", "dwi") or (contrast.name == "free" and rng.random() < 0.3)
     if epi and rng.random() < 0.8:
-        image = _epi(rng, g, image, bright_rims=contrast.name != "adc")
+        image, distortion = _epi(rng, g, image, bright_rims=contrast.name != "adc")
     if rng.random() < 0.35:
         sigma = float(rng.uniform(0.3, 0.9))
         image = blur(image, (sigma, sigma, 0.0))
@@ -56,7 +87,7 @@ def paint_mri(
         820.0 * float(rng.uniform(0.9, 1.1)) if contrast.name == "adc" else float(np.exp(rng.uniform(np.log(80), np.log(2000))))
     )
     notes = {"contrast": contrast.name, "age": age.name, "noise": sigma * scale, "lesion_signal": contrast.lesion * scale}
-    return image * scale, notes
+    return image * scale, notes, distortion
 
 
 def _tissues(rng: np.random.Generator, g: Geometry, contrast: MriContrast) -> torch.Tensor:
@@ -111,20 +142,17 @@ def _symmetric(rng: np.random.Generator, g: Geometry, knot_mm: float) -> torch.T
     return resize(sample_linear(values, index, "border"), g.shares.shape[1:])[0]
 
 
-def _epi(rng: np.random.Generator, g: Geometry, image: torch.Tensor, bright_rims: bool) -> torch.Tensor:
+def _epi(rng: np.random.Generator, g: Geometry, image: torch.Tensor, bright_rims: bool) -> tuple[torch.Tensor, Distortion]:
     """Echo-planar images near air cells: shifted along the phase axis, piled up, and dark where signal is lost."""
     near = resize(g.near_air[None], image.shape)[0]
     axis = 1 if rng.random() < 0.85 else 0
     shift = float(rng.normal(0, 5.0)) / g.grid.spacing_mm[axis] * near  # voxels
-    slope = torch.gradient(shift, dim=axis)[0]
-    size = image.shape[axis]
-    at = torch.arange(size, dtype=torch.float32).view([-1 if a == axis else 1 for a in range(3)]) + shift
-    at = at.clamp(0, size - 1.001)
-    low = at.floor().long()
-    moved = torch.gather(image, axis, low) * (1 - (at - low)) + torch.gather(image, axis, low + 1) * (at - low)
+    distortion = Distortion(axis, shift)
+    moved = distortion.apply(image)
     if bright_rims:
+        slope = torch.gradient(shift, dim=axis)[0]
         moved *= (1 + float(rng.uniform(0.5, 2.5)) * slope).clamp(0.3, 3.0)
-    return moved * (1 - float(rng.uniform(0.2, 0.9)) * (near * 1.2).clamp(max=1) ** 2)
+    return moved * (1 - float(rng.uniform(0.2, 0.9)) * (near * 1.2).clamp(max=1) ** 2), distortion
 
 
 def _ghosts(rng: np.random.Generator, image: torch.Tensor) -> torch.Tensor:
@@ -153,10 +181,11 @@ def _noise(
     return torch.where(inside, noisy, wild)
 
 
-def stripped_brain(rng: np.random.Generator, g: Geometry) -> torch.Tensor:
-    """What a brain extraction keeps, a little more or less than the brain, boolean ``[X, Y, Z]``."""
+def stripped_brain(rng: np.random.Generator, g: Geometry, distortion: Distortion | None = None) -> torch.Tensor:
+    """What a brain extraction keeps, a little more or less than the brain that the MRI shows, boolean ``[X, Y, Z]``."""
     sigma_mm = float(rng.uniform(0.8, 2.5))
-    soft = blur(g.brain.float(), [sigma_mm / s for s in g.grid.spacing_mm])
+    shown = g.brain.float() if distortion is None else distortion.apply(g.brain.float())
+    soft = blur(shown, [sigma_mm / s for s in g.grid.spacing_mm])
     rough = 0.12 * smooth_noise(rng, soft.shape, g.grid.spacing_mm, 15.0)[0]
     kept = soft + rough > float(rng.uniform(0.3, 0.65))
     return kept & (g.head > 0)

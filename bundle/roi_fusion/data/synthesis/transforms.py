@@ -147,13 +147,17 @@ class RandPaintd(Randomizable, Transform):
         missing = "ct" if kind < self.no_ct_share else ("mri" if kind > 1 - self.no_mri_share else "")
         age = draw_age(rng)
         contrast = draw_contrast(rng, age, free_share=self.free_share, ct_seen=missing != "ct")
-        label = g.truth
+        label, brain, interest = g.truth, g.brain, g.interest
         if missing == "mri":
             image, notes = torch.zeros(g.truth.shape), dict[str, Any](contrast="none")
         else:
-            image, notes = paint_mri(rng, g, contrast, age)
+            image, notes, distortion = paint_mri(rng, g, contrast, age)
+            label = distortion.apply(label)
+            interest = torch.where(label > 0, 2, torch.where(interest == 2, 3, interest)).to(interest.dtype)
+            if missing == "ct":  # beside a CT the brain is where the CT shows it
+                brain = distortion.apply(brain)
             if rng.random() < self.stripped_share:
-                kept = stripped_brain(rng, g)
+                kept = stripped_brain(rng, g, distortion)
                 if int(kept.sum()) >= 256:
                     image, label = image * kept, label * kept
                     notes["stripped"] = True
@@ -167,9 +171,9 @@ class RandPaintd(Randomizable, Transform):
             ("image", image),
             ("ct", ct),
             ("label", label),
-            ("brain", g.brain),
+            ("brain", brain),
             ("bone", g.bone),
-            ("interest", g.interest),
+            ("interest", interest),
         ):
             d[key] = MetaTensor(volume[None].clone(), affine=affine.clone())
         if missing != "ct":

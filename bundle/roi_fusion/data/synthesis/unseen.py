@@ -67,10 +67,10 @@ def draw_case(
     )
     g = draw_geometry(rng, anatomy, draw_grid(rng, anatomy, largest_voxels))
     age = draw_age(rng)
-    image, notes = paint_mri(rng, g, draw_contrast(rng, age, name=name, ct_seen=False), age)
-    label = g.truth
+    image, notes, distortion = paint_mri(rng, g, draw_contrast(rng, age, name=name, ct_seen=False), age)
+    label = distortion.apply(g.truth)
     if rng.random() < 1 / 3:
-        kept = stripped_brain(rng, g)
+        kept = stripped_brain(rng, g, distortion)
         image, label, notes["stripped"] = image * kept, label * kept, True
     ct, ct_notes = paint_ct(rng, g, age)
     bone = g.bone.float()
