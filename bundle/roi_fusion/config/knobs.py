@@ -220,6 +220,7 @@ KNOBS: dict[str, Knob] = {
     "free_contrast_share": Knob(
         "float", 0.35, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
     ),
+    "painting_uses": Knob("int", 2, "how often crops are cut from each painted head", low=1, where="synthesis"),
     "tracking_uri": Knob(
         "str",
         "sqlite:///<output_dir>/mlruns.db",

@@ -69,7 +69,8 @@ def record_run(
     if not is_first_rank():
         return
     for name, dataset in datasets.items():
-        if not any("label" in case for case in dataset.data):
+        painted = all(set(case) == {"case"} for case in dataset.data)  # the cases of synthesis are drawn later
+        if not painted and not any("label" in case for case in dataset.data):
             logger.warning("%s: not one of %d cases has a lesion_mask: %s", name, len(dataset.data), _WITHOUT_LESIONS)
     plain = {k: v if isinstance(v, (int, float, str, list, bool, type(None))) else str(v) for k, v in knobs.items()}
     write_json(

@@ -15,7 +15,14 @@ from conftest import BUNDLE
 from heads_for_tests import write_head
 from roi_fusion.data.cases import collate_cases
 from roi_fusion.data.synthesis.samples import write_samples
-from roi_fusion.data.synthesis.transforms import RandCropInterestd, RandDrawHeadd, RandPaintd, ShuffleCropsd, draw_list
+from roi_fusion.data.synthesis.transforms import (
+    RandCropInterestd,
+    RandDrawHeadd,
+    RandPaintd,
+    RepeatedCompose,
+    ShuffleCropsd,
+    draw_list,
+)
 from roi_fusion.data.synthesis.unseen import prepare_validation, write_cases
 from roi_fusion.engine.training import prepare_batch
 from roi_fusion.errors import InputError
@@ -143,3 +150,11 @@ def test_the_picture_leaves_the_transforms_as_they_were(maps: Path, small: None,
     assert draw.R is state
     assert draw.uses == 4.0
     assert np.isfinite(draw.uses)
+
+
+def test_a_painted_head_is_handed_out_several_times() -> None:
+    made = iter(range(10))
+    repeated = RepeatedCompose([lambda d: {**d, "number": next(made)}], uses=3)
+    assert [repeated({})["number"] for _ in range(7)] == [0, 0, 0, 1, 1, 1, 2]
+    with pytest.raises(InputError, match="painting_uses"):
+        RepeatedCompose([], uses=0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Randomizable, Transform
+from monai.transforms import Compose, Randomizable, Transform
 
 from ...errors import InputError
 from ..augment import RandRegistrationJitterd
@@ -28,6 +28,7 @@ __all__ = [
     "RandDrawHeadd",
     "RandPaintd",
     "RandShownJitterd",
+    "RepeatedCompose",
     "ShuffleCropsd",
     "choose_lesions",
     "draw_list",
@@ -180,6 +181,31 @@ class RandPaintd(Randomizable, Transform):
             d["head"] = MetaTensor(g.head[None].clone(), affine=affine.clone())
         d.update(missing=missing, label_known=1.0, notes={**g.notes, **notes, "missing": missing})
         return d
+
+
+class RepeatedCompose(Compose):
+    """A ``Compose`` whose result is handed out several times before it is made anew: what follows cuts other crops from it.
+
+    Args:
+        transforms: run in this order.
+        uses: how often each result is handed out.
+
+    Raises:
+        InputError: for fewer than one use.
+    """
+
+    def __init__(self, transforms: Sequence[Any], uses: int = 2) -> None:
+        super().__init__(transforms)
+        if int(uses) != uses or uses < 1:
+            raise InputError(f"painting_uses: expected a whole number of 1 or more, got {uses}")
+        self.uses, self._left = int(uses), 0
+        self._last: dict[Hashable, Any] = {}
+
+    def __call__(self, input_: Any, *args: Any, **kwargs: Any) -> dict[Hashable, Any]:
+        if not self._left:
+            self._last, self._left = super().__call__(input_, *args, **kwargs), self.uses
+        self._left -= 1
+        return dict(self._last)
 
 
 class RandCropInterestd(Randomizable, Transform):
