@@ -84,7 +84,9 @@ def test_preprocessing_is_the_bundles_own() -> None:
     train, synthesis = (json.loads((BUNDLE / "configs" / f"{n}.json").read_text()) for n in ("train", "synthesis"))
     names = [t["_target_"] for t in train["preprocessing"]]
     own = train["preprocessing"][names.index("roi_fusion.data.transforms.masks.HeadMaskd") :]
-    painted = [t for t in synthesis["synthesis"] if isinstance(t, dict)][: len(own)]
+    targets = [t["_target_"] if isinstance(t, dict) else t for t in synthesis["painting"]]
+    painted = synthesis["painting"][targets.index(own[0]["_target_"]) :][: len(own)]
+    assert len(painted) == len(own)
     for ours, theirs in zip(painted, own):
         without_keys = [{k: v for k, v in t.items() if k != "keys"} for t in (ours, theirs)]
         assert without_keys[0] == without_keys[1]
