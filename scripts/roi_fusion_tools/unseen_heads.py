@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from roi_fusion.config.check import inference_parser
 from roi_fusion.core.guidance import RoiGuidance
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import make_scheduler
-from roi_fusion.data.cases import each_item, link_file
+from roi_fusion.data.cases import each_item
+from roi_fusion.data.modes import MODES, link_mode
 from roi_fusion.engine.evaluator import CaseMetrics
-from roi_fusion.engine.inferer import SamplingInferer, sample_case
-from roi_fusion.engine.weights import load_weights
+from roi_fusion.engine.inferer import SamplingInferer, intensity_of
+from roi_fusion.engine.lesion_statement import lesion_statement
+from roi_fusion.engine.weights import load_weights, record_of
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
-__all__ = ["MODES", "evaluate_folder", "summarise_rows"]
+__all__ = ["evaluate_folder", "summarise_rows"]
 
 logger = logging.getLogger(__name__)
 
-#: Mode → files that the weights see.
-MODES: dict[str, tuple[str, ...]] = {"pair": ("mri", "ct"), "mri": ("mri",), "ct": ("ct",)}
-_MASKS = ("lesion_mask", "brain_mask", "bone_mask")
 _KEPT = (
     "case",
     "lesion_ml",
@@ -42,6 +40,8 @@ _KEPT = (
     "brain_ssim_context",
     "bone_ssim_context",
 )
+
+_STATED = ("lesion_ml_interval", "outside_training", "lesion_in_fluid_ml", "lesion_outside_brain_ml")
 
 
 def evaluate_folder(
@@ -78,7 +78,7 @@ def evaluate_folder(
     inferer = SamplingInferer(make_scheduler(), num_inference_steps, num_samples, guidance=RoiGuidance(), precision=precision)
     result: dict[str, Any] = {"checkpoint": Path(checkpoint).name, "modes": {}}
     for mode in modes:
-        folder = _linked(Path(dataset_dir), mode)
+        folder = link_mode(dataset_dir, mode, Path(dataset_dir) / ".modes" / mode)
         dataset = inference_parser({"dataset_dir": str(folder), "allow_missing": True}).get_parsed_content("dataset")
         count = len(dataset) if num_cases is None else min(num_cases, len(dataset))
         rows = list(tqdm(_rows(network, inferer, each_item(dataset, count)), total=count, desc=mode, unit="case"))
@@ -88,23 +88,13 @@ def evaluate_folder(
     return result
 
 
-def _linked(source: Path, mode: str) -> Path:
-    """A folder beside the cases that links to the files of one mode and all masks."""
-    target = source / ".modes" / mode
-    for folder in sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        (target / folder.name).mkdir(parents=True, exist_ok=True)
-        for stem in (*MODES[mode], *_MASKS):
-            if (folder / f"{stem}.nii.gz").is_file():
-                link_file(target / folder.name / f"{stem}.nii.gz", folder / f"{stem}.nii.gz")
-    return target
-
-
 def _rows(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     metrics = CaseMetrics(threshold=network.threshold, with_baselines=False)
     for item in items:
-        with torch.no_grad():
-            row = metrics.measure(item, sample_case(inferer, network, item))[0]
-        yield {k: row[k] for k in _KEPT if k in row}
+        prediction = inferer(item["image"][None], network, intensity=intensity_of(item))[0]
+        row = metrics.measure(item, prediction)[0]
+        statement = lesion_statement(item, prediction, row["lesion_pred_ml"], record_of(network))
+        yield {**{k: row[k] for k in _KEPT if k in row}, **{k: statement[k] for k in _STATED}}
 
 
 def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -119,6 +109,7 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     with_lesion = [r for r in rows if r["lesion_ml"] > 0]
     small = [r for r in with_lesion if r["lesion_ml"] < 5]
+    stated = [r for r in rows if r.get("lesion_ml_interval")]
     false_ml = sorted(float(r["lesion_pred_ml"]) for r in rows if r["lesion_ml"] == 0)
     return {
         "cases": len(rows),
@@ -127,5 +118,10 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "lesion_nsd_2mm": mean(r.get("lesion_nsd_2mm", math.nan) for r in with_lesion),
         "lesion_free_cases": len(false_ml),
         "false_ml_nine_of_ten": round(float(np.quantile(false_ml, 0.9)), 3) if false_ml else None,
+        "intervals": len(stated),
+        "interval_coverage": mean(
+            float(r["lesion_ml_interval"][0] <= r["lesion_ml"] <= r["lesion_ml_interval"][1]) for r in stated
+        ),
+        "outside_training": sum(bool(r.get("outside_training")) for r in rows),
         **{k: mean(r.get(k, math.nan) for r in rows) for k in _KEPT[5:]},
     }

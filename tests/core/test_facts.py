@@ -12,8 +12,12 @@ from monai.data import MetaTensor, decollate_batch
 from roi_fusion.core.facts import CaseFacts, facts_of, facts_to_meta
 from roi_fusion.errors import InputError
 
-FIRST = CaseFacts(0.3, 1.5, [[0.5, 0.25], [0.25, 0.125]], {"noise": 0.1, "mirror": None, "both": 0.2})
-SECOND = CaseFacts(0.3, 1.5, [[0.75, 0.5], [0.5, 0.375]], {"noise": None, "mirror": None, "both": None})
+FIRST = CaseFacts(
+    0.3, 1.5, [[0.5, 0.25], [0.25, 0.125]], {"noise": 0.1, "mirror": None, "both": 0.2}, 0.5, 0.25, [1.0, 2.0], [3.0]
+)
+SECOND = CaseFacts(
+    0.3, 1.5, [[0.75, 0.5], [0.5, 0.375]], {"noise": None, "mirror": None, "both": None}, 0.0, 0.0, [4.0, 5.0], [6.0]
+)
 
 
 def batch(facts: list[CaseFacts]) -> MetaTensor:
@@ -34,7 +38,7 @@ def test_an_unguided_prediction_has_no_energies() -> None:
     plain = CaseFacts(lesion_spread=dict.fromkeys(("noise", "mirror", "both")))
     for case in (batch([plain])[0], decollate_batch(batch([plain, plain]))[1]):
         found = facts_of(case)
-        assert found == CaseFacts(0.5, -1.0, [], plain.lesion_spread)
+        assert found == CaseFacts(0.5, -1.0, [], plain.lesion_spread, contrast=[], features=[])
         assert not any(isinstance(v, float) and math.isnan(v) for v in found.lesion_spread.values())
 
 

@@ -18,7 +18,7 @@ __all__ = ["SPREAD_CAUSES", "CaseFacts", "facts_of", "facts_to_meta"]
 SPREAD_CAUSES = ("noise", "mirror", "both")
 
 #: Keys of the meta data.
-_KEYS = ("lesion_threshold", "volume_quantile", "guidance_energy", "lesion_spread")
+_KEYS = ("lesion_threshold", "volume_quantile", "guidance_energy", "lesion_spread", "lesion_apart_ml", "contrast", "features")
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,20 @@ class CaseFacts:
         guidance_energy: regional energy before and after each guided step of the first draw; empty without guidance.
         lesion_spread: mean deviation of the lesion probability between draws by its cause, see :data:`SPREAD_CAUSES`; None
             where it cannot be told.
+        lesion_in_fluid_ml, lesion_outside_brain_ml: what was found there and taken away, see
+            :func:`~roi_fusion.core.lesion_places.set_apart`.
+        contrast: of :func:`~roi_fusion.core.contrast.contrast_facts`, ``[37]``; empty where nothing was recorded.
+        features: mean of the network's deepest image features over the head, ``[C]``; empty where nothing was recorded.
     """
 
     lesion_threshold: float = 0.5
     volume_quantile: float = -1.0
     guidance_energy: Sequence[Sequence[float]] = ()
     lesion_spread: Mapping[str, float | None] | None = None
+    lesion_in_fluid_ml: float = 0.0
+    lesion_outside_brain_ml: float = 0.0
+    contrast: Sequence[float] = ()
+    features: Sequence[float] = ()
 
 
 def facts_to_meta(facts: Sequence[CaseFacts]) -> dict[str, torch.Tensor]:
@@ -54,6 +62,9 @@ def facts_to_meta(facts: Sequence[CaseFacts]) -> dict[str, torch.Tensor]:
         [f.volume_quantile for f in facts],
         [[list(pair) for pair in f.guidance_energy] for f in facts],
         [[math.nan if v is None else v for v in spread] for spread in spreads],
+        [[f.lesion_in_fluid_ml, f.lesion_outside_brain_ml] for f in facts],
+        [list(f.contrast) for f in facts],
+        [list(f.features) for f in facts],
     )
     return {key: torch.tensor(column, dtype=torch.float64) for key, column in zip(_KEYS, columns)}
 
@@ -77,11 +88,18 @@ def facts_of(prediction: Any) -> CaseFacts:
     if missing:
         raise InputError(f"prediction: expected one of SamplingInferer with its {missing[0]}, got a tensor without")
     # An index into a batch of one leaves its axis in the meta data, decollation removes it.
-    threshold, quantile, energy, spread = (torch.as_tensor(meta[key], dtype=torch.float64) for key in _KEYS)
+    threshold, quantile, energy, spread, apart, contrast, features = (
+        torch.as_tensor(meta[key], dtype=torch.float64) for key in _KEYS
+    )
     causes = zip(SPREAD_CAUSES, spread.reshape(3).tolist())
+    in_fluid, outside = apart.reshape(2).tolist()
     return CaseFacts(
         lesion_threshold=float(threshold.reshape(())),
         volume_quantile=float(quantile.reshape(())),
         guidance_energy=energy.reshape(-1, 2).tolist() if energy.numel() else [],
         lesion_spread={cause: None if math.isnan(value) else value for cause, value in causes},
+        lesion_in_fluid_ml=in_fluid,
+        lesion_outside_brain_ml=outside,
+        contrast=contrast.reshape(-1).tolist(),
+        features=features.reshape(-1).tolist(),
     )

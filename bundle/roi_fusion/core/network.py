@@ -147,6 +147,21 @@ class RoiFusionNet(nn.Module):
         x = self._inward(torch.cat([image, window], dim=1))
         return [x] + self.pyramid(x, description)
 
+    def feature_means(self, image: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
+        """What the deepest of the features that the denoiser reads are on average over the head.
+
+        Args:
+            image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
+            features: of :meth:`encode`.
+
+        Returns:
+            ``[B, C]``.
+        """
+        deepest = features[-1].float()
+        head = self._inward((image != 0).any(dim=1, keepdim=True).float())
+        head = F.adaptive_avg_pool3d(head, (deepest.shape[2], deepest.shape[3], deepest.shape[4]))
+        return (deepest * head).flatten(2).sum(2) / head.flatten(2).sum(2).clamp(min=1e-6)
+
     def decode(self, features: list[torch.Tensor], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Predict raw logits from features and a noisy state.
 

@@ -4,24 +4,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.special import expit
+from tqdm import tqdm
 
 from ..config.check import inference_parser
 from ..core.network import RoiFusionNet
+from ..core.schedule import make_scheduler
 from ..data.grids import spacing_of
-from ..metrics.calibration import COVERAGE, HOTTEST, NEVER, Draws, conformal_quantile, fit_temperature, fit_threshold
+from ..data.modes import MODES, link_mode
+from ..errors import InputError
+from ..metrics.calibration import (
+    COVERAGE,
+    HOTTEST,
+    NEVER,
+    Draws,
+    cases_needed,
+    conformal_quantile,
+    fit_temperature,
+    fit_threshold,
+)
+from ..metrics.familiarity import CaseSignature, fit_familiarity
 from ..metrics.lesion import lesion_region
-from ..values import PREDICTION_CHANNELS, write_json
+from ..values import PREDICTION_CHANNELS
 from .inferer import SamplingInferer, intensity_of
+from .lesion_statement import signature_of
 from .weights import load_weights, record_of, write_record
 
-__all__ = ["calibrate", "calibrate_checkpoint", "draws_of"]
+__all__ = ["calibrate", "calibrate_checkpoint", "draws_of", "signatures_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +51,9 @@ def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str,
     hottest = (expit(lesion / HOTTEST) * expit(brain)).mean(0)
     label = torch.as_tensor(item["label"])[0].numpy() > 0
     spacing = spacing_of(item["image"])
+    apart = ((expit(lesion) * expit(brain)).mean(0) > 0.5) & (probability == 0)
+    lesion = np.where(apart, -30.0, lesion)  # told apart: no lesion at any temperature
+    hottest = np.where(apart, 0.0, hottest)
     region = lesion_region(probability > 0.5, label, spacing_mm=spacing, margin_mm=10.0)
     where = region | label | (hottest > NEVER)
     return Draws(
@@ -46,58 +65,106 @@ def draws_of(inferer: SamplingInferer, network: RoiFusionNet, item: Mapping[str,
     )
 
 
-def calibrate(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Fit temperature, threshold and volume quantile, and set them in the network's buffers.
+def calibrate(
+    network: RoiFusionNet, inferer: SamplingInferer, items: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Fit temperature, threshold and volume quantiles, and set them in the network's buffers.
+
+    Temperature and threshold are fitted on the cases of all modes together, a quantile on those of each mode that has enough
+    of them; the buffer holds the pair's.
 
     Args:
         network: with trained weights.
         inferer: its steps, draws and guidance are those that the fit holds for.
-        items: preprocessed validation cases; those whose lesion is unknown are left out.
+        items: mode (:data:`~roi_fusion.data.modes.MODES`) → preprocessed validation cases; those whose lesion is unknown are
+            left out.
 
     Returns:
-        The three values, the number of cases, and the settings that they hold for.
+        The fitted values, the numbers of cases, and the settings that they hold for.
 
     Raises:
-        InputError: when there are too few cases.
+        InputError: when there are too few pairs.
     """
     network.temperature.fill_(1.0)
     network.threshold.fill_(0.5)
-    cases = [draws_of(inferer, network, i) for i in items if "image" in i and float(i.get("label_known", 0)) > 0]
-    temperature = fit_temperature(cases)
-    threshold = fit_threshold(cases, temperature)
-    quantile = conformal_quantile(cases, temperature, threshold)
-    fitted = {"temperature": temperature, "threshold": threshold, "volume_quantile": quantile}
+    draws: dict[str, list[Draws]] = {}
+    for mode, cases in items.items():
+        usable = (i for i in cases if "image" in i and float(i.get("label_known", 0)) > 0)
+        draws[mode] = [draws_of(inferer, network, item) for item in usable]
+    every = [d for found in draws.values() for d in found]
+    temperature = fit_temperature(every)
+    threshold = fit_threshold(every, temperature)
+    fewest = cases_needed(COVERAGE)
+    quantiles = {m: conformal_quantile(d, temperature, threshold) for m, d in draws.items() if m == "pair" or len(d) >= fewest}
+    fitted = {"temperature": temperature, "threshold": threshold, "volume_quantile": quantiles["pair"]}
     for name, value in fitted.items():
         getattr(network, name).fill_(value)
-    logger.info("%s, from %d cases", ", ".join(f"{k} {v:.3f}" for k, v in fitted.items()), len(cases))
+    counts = {mode: len(d) for mode, d in draws.items()}
+    logger.info("%s, from %d cases", ", ".join(f"{k} {v:.3f}" for k, v in fitted.items()), len(every))
     return {
         **fitted,
+        "volume_quantiles": quantiles,
         "coverage": COVERAGE,
-        "cases": len(cases),
+        "cases": counts,
         "num_inference_steps": len(inferer.levels),
         "num_samples": inferer.num_samples,
         "guidance": inferer.guidance.mode,
     }
 
 
+def signatures_of(network: RoiFusionNet, items: Iterable[Mapping[str, Any]]) -> list[CaseSignature]:
+    """What cases are compared by, from one pass over each.
+
+    Args:
+        network: with trained weights.
+        items: preprocessed cases.
+    """
+    inferer = SamplingInferer(make_scheduler(), num_inference_steps=1, num_samples=1)
+    usable = (item for item in items if "image" in item)
+    return [signature_of(i, inferer.sample_cases(i["image"][None], network, intensity_of(i))[0].facts) for i in usable]
+
+
 def calibrate_checkpoint(
-    checkpoint: str | Path, dataset_dir: str | Path, split: str | None, output: str | Path, **knobs: Any
+    checkpoint: str | Path,
+    dataset_dir: str | Path,
+    split: str | None,
+    output: str | Path,
+    modes: Sequence[str] = tuple(MODES),
+    training_dir: str | Path | None = None,
+    **knobs: Any,
 ) -> dict[str, Any]:
     """Calibrate weights on validation cases by ``inference.json`` and write them with what was fitted.
 
     Args:
         checkpoint: weights to calibrate.
-        dataset_dir: folder of cases with lesions.
+        dataset_dir: folder of pairs with lesions.
         split: of the data set, such as ``val``; None takes all cases.
-        output: weights to write; ``<name>.json`` beside them tells what was fitted on what, ``<name>.pt.json`` what their
-            training noted.
+        output: weights to write; ``<name>.pt.json`` beside them tells what was fitted on what, and what their training noted.
+        modes: ``pair``, and where the weights shall serve for them ``mri`` and ``ct``: the same cases with one image alone.
+        training_dir: folder of cases like those that the weights were trained on, 20 or more, which later cases are compared
+            with (:mod:`~roi_fusion.metrics.familiarity`); without it nothing is compared.
         knobs: of ``inference.json``.
+
+    Raises:
+        InputError: for unknown modes or without the pair.
     """
-    parser = inference_parser({"dataset_dir": str(dataset_dir), "split": split, **knobs})
-    network: Any = load_weights(parser.get_parsed_content("network"), checkpoint).eval()
-    inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
-    facts = calibrate(network, inferer, (dataset[i] for i in range(len(dataset))))
+    if "pair" not in modes or any(m not in MODES for m in modes):
+        raise InputError(f"modes: expected pair and some of {', '.join(MODES)}, got {', '.join(modes) or 'none'}")
+    network: Any = load_weights(inference_parser({**knobs}).get_parsed_content("network"), checkpoint).eval()
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def cases(folder: str | Path, mode: str, **how: Any) -> tuple[Any, Iterator[Mapping[str, Any]]]:
+            linked = link_mode(folder, mode, Path(scratch) / mode / Path(folder).name)
+            parser = inference_parser({"dataset_dir": str(linked), "allow_missing": True, **how, **knobs})
+            dataset = parser.get_parsed_content("dataset")
+            items = (dataset[i] for i in tqdm(range(len(dataset)), desc=f"{Path(folder).name}, {mode}", unit="case"))
+            return parser.get_parsed_content("inferer"), items
+
+        found = {mode: cases(dataset_dir, mode, split=split) for mode in modes}
+        facts = calibrate(network, found["pair"][0], {mode: items for mode, (_, items) in found.items()})
+        if training_dir is not None:
+            signatures = [s for mode in modes for s in signatures_of(network, cases(training_dir, mode)[1])]
+            facts["familiarity"] = fit_familiarity(signatures)
     torch.save({k: v.cpu() for k, v in network.state_dict().items()}, output)
-    write_json(Path(output).with_suffix(".json"), facts)
-    write_record(output, {k: v for k, v in record_of(network).items() if k not in ("sha256", "roi_fusion")})
+    write_record(output, {**{k: v for k, v in record_of(network).items() if k not in ("sha256", "roi_fusion")}, **facts})
     return facts

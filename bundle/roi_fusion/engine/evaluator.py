@@ -14,18 +14,22 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
+from ..core.facts import facts_of
 from ..core.guidance import MASK_NAMES
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
 from ..data.transforms.plausibility import warnings_of
 from ..errors import InputError
+from ..metrics.familiarity import outside_training
 from ..metrics.fusion import FusionComparison, baselines
 from ..metrics.lesion import LesionComparison
 from ..metrics.table import means_by_column
 from ..values import PREDICTION_CHANNELS
 from .case_metrics import CaseMetric, FusionMetric, LesionMetric, checked_metrics
 from .handlers import count_at_bounds
+from .lesion_statement import signature_of
+from .weights import record_of
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -153,8 +157,14 @@ class CaseMetrics:
 
     def _update(self, engine: Engine) -> None:
         state: Any = engine.state
+        known = record_of(engine.network).get("familiarity") if hasattr(engine, "network") else None
         for item, output in zip(state.batch, state.output):
-            self._rows += self.measure(item, output.get("prediction", output["pred"]))
+            prediction = output.get("prediction", output["pred"])
+            rows = self.measure(item, prediction)
+            rows[0]["outside_training"] = (
+                " | ".join(outside_training(signature_of(item, facts_of(prediction)), known)) if known else ""
+            )
+            self._rows += rows
         state.case_rows = self._rows  # so far, of this rank
 
     def measure(self, item: Mapping[str, Any], prediction: torch.Tensor) -> list[dict[str, Any]]:

@@ -14,9 +14,11 @@ from monai.inferers import Inferer
 from torch import nn
 
 from ..core.channels import split_output, split_raw
+from ..core.contrast import contrast_facts
 from ..core.facts import SPREAD_CAUSES, CaseFacts, facts_to_meta
 from ..core.guidance import GuidedDraw, RoiGuidance
-from ..core.intensity import TYPICAL_SCALES, fusion_sources
+from ..core.intensity import TYPICAL_SCALES, expand_hu, fusion_sources
+from ..core.lesion_places import set_apart
 from ..core.network import RoiFusionNet
 from ..core.precision import autocast_for
 from ..core.schedule import Level, Scheduler, inference_levels, sample
@@ -50,8 +52,9 @@ class SamplingInferer(Inferer):
 
     The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
     first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the
-    lesion head's times the brain head's. A call changes nothing in the inferer: what a prediction says about itself travels
-    with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
+    lesion head's times the brain head's, and parts of it in fluid or outside the brain are told apart
+    (:func:`~roi_fusion.core.lesion_places.set_apart`). A call changes nothing in the inferer: what a prediction says about
+    itself travels with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
 
     Args:
         scheduler: from :func:`~roi_fusion.core.schedule.make_scheduler`; must not clip.
@@ -155,11 +158,16 @@ class SamplingInferer(Inferer):
         generator = torch.Generator().manual_seed(self.seed)
         probabilities, kept, energies = [], [], []
         decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
+        brain = torch.zeros_like(image[:, :1])
         for draw in range(self.num_samples):
             mirrored = draw % 2 == 1
             view = image.flip(mirror_axis) if mirrored else image
             if mirrored not in decoders:
-                decoders[mirrored] = self._decoder(view, net)
+                features = self._features(view, net)
+                decoders[mirrored] = self._decoder(view, net, features)
+                if not mirrored:
+                    contrast = contrast_facts(view, net.descriptor.centres)[0].tolist()
+                    means = net.feature_means(view, features)[0].tolist()
             noise = torch.randn(image.shape, generator=generator).to(image)
             seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
             guided = GuidedDraw(
@@ -178,6 +186,7 @@ class SamplingInferer(Inferer):
             logits = split_raw(raw)
             probability = net.lesion_probability(logits.lesion, logits.brain)
             probabilities.append(probability.flip(mirror_axis) if mirrored else probability)
+            brain += torch.sigmoid((logits.brain.flip(mirror_axis) if mirrored else logits.brain).float())
             if keep_logits:
                 both = torch.cat([logits.lesion, logits.brain], dim=1)
                 kept.append(both.flip(mirror_axis) if mirrored else both)
@@ -186,7 +195,24 @@ class SamplingInferer(Inferer):
                 fused, provenance, residual = _composed(image, raw, net)
         draws = torch.cat(probabilities)
         mean, deviation = draws.mean(0, keepdim=True), draws.std(0, unbiased=False, keepdim=True)
-        facts = CaseFacts(float(net.threshold), float(net.volume_quantile), energies, _spread(draws, mean))
+        apart = set_apart(
+            mean,
+            brain / self.num_samples,
+            self._hounsfield(image, scales["ct"]),
+            threshold=float(net.threshold),
+            spacing_mm=spacing_mm,
+        )
+        facts = CaseFacts(
+            float(net.threshold),
+            float(net.volume_quantile),
+            energies,
+            _spread(draws, mean),
+            apart.in_fluid_ml,
+            apart.outside_brain_ml,
+            contrast,
+            means,
+        )
+        mean = apart.probability
         channels = torch.cat([fused, mean, entropy_bits(mean), provenance, residual, deviation], dim=1)
         return Sampled(channels, facts, torch.cat(kept) if kept else None)
 
@@ -211,11 +237,25 @@ class SamplingInferer(Inferer):
         self.sampler(predict_x0, noise, self.levels)
         return last[0]
 
-    def _decoder(self, image: torch.Tensor, net: RoiFusionNet) -> Callable[[torch.Tensor, Level], torch.Tensor]:
+    def _hounsfield(self, image: torch.Tensor, scale: tuple[float, float]) -> torch.Tensor | None:
+        """The CT of a pair in HU, NaN where it shows nothing; None without a CT."""
+        ct = image[:, 1:2]
+        if not bool((ct != 0).any()):
+            return None
+        mean, deviation = scale
+        hu = expand_hu(ct * deviation + mean, self.guidance.hu_points, self.guidance.scaled_points)
+        return torch.where(ct != 0, hu, torch.full_like(hu, math.nan))
+
+    def _features(self, image: torch.Tensor, net: RoiFusionNet) -> list[torch.Tensor]:
+        """What the network's image part says of one image, in one piece or in several."""
+        with autocast_for(self.precision, image.device):
+            return encode_in_slabs(net, image, net.describe(image), math.prod(self.roi_size or image.shape[2:]))
+
+    def _decoder(
+        self, image: torch.Tensor, net: RoiFusionNet, features: list[torch.Tensor]
+    ) -> Callable[[torch.Tensor, Level], torch.Tensor]:
         """``(x_t, level) → raw logits`` for one image, in one piece or in several."""
         roi = self.roi_size or image.shape[2:]
-        with autocast_for(self.precision, image.device):
-            features = encode_in_slabs(net, image, net.describe(image), math.prod(roi))
         decode = tile_decoder(net, features, image.shape[2:], roi)
 
         def at_level(x_t: torch.Tensor, level: Level) -> torch.Tensor:

@@ -19,7 +19,7 @@ from ..core.losses import RoiFusionLoss
 from ..data.fingerprint import data_hash
 from ..data.results import versions
 from ..values import is_first_rank, write_json
-from .weights import record_of
+from .weights import public_record
 
 __all__ = ["git_commit", "record_run"]
 
@@ -81,7 +81,7 @@ def record_run(
             "network_def": cast(dict[str, Any], parser.config).get("network_def"),
             "loss_weights": loss.weights,
             "learning_rate_plan": plan.roi_fusion_plan,
-            "initial_weights": (record_of(network) if network is not None else {}) or None,
+            "initial_weights": (public_record(network) if network is not None else {}) or None,
             "git_commit": git_commit(bundle_root),
             "data": {
                 name: {"cases": len(d.data), "lesion_masks": sum("label" in c for c in d.data), "hash": data_hash(d.data)}

@@ -19,7 +19,16 @@ from ..data.results import versions
 from ..errors import InputError
 from ..values import write_json
 
-__all__ = ["check_weights", "load_weights", "read_tensors", "record_beside", "record_of", "sha256_of", "write_record"]
+__all__ = [
+    "check_weights",
+    "load_weights",
+    "public_record",
+    "read_tensors",
+    "record_beside",
+    "record_of",
+    "sha256_of",
+    "write_record",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +55,11 @@ def record_of(network: torch.nn.Module) -> dict[str, Any]:
     was noted when they were saved; empty where none were loaded.
     """
     return dict(_RECORDS.get(network, {}))
+
+
+def public_record(network: torch.nn.Module) -> dict[str, Any]:
+    """:func:`record_of` without the table of known cases, for results and records of runs."""
+    return {k: v for k, v in record_of(network).items() if k != "familiarity"}
 
 
 def read_tensors(path: str | Path, what: str) -> Any:

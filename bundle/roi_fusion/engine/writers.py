@@ -22,13 +22,13 @@ from ..data.plausibility import lesion_sentence
 from ..data.results import mark_stale, read_result, save_case, versions
 from ..data.transforms.loading import file_of
 from ..data.transforms.plausibility import warnings_of
-from ..metrics.calibration import volume_interval
 from ..metrics.table import read_rows, write_rows, write_tables
 from ..values import PREDICTION_CHANNELS, is_first_rank, printable, write_json
 from .evaluator import _has_file, _voxel_ml, mask_names
 from .handlers import count_at_bounds
 from .inferer import SamplingInferer
-from .weights import record_of
+from .lesion_statement import apart_sentences, lesion_statement
+from .weights import public_record, record_of
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -124,23 +124,20 @@ class ResultWriter:
         prediction = output["prediction"]
         facts = facts_of(prediction)
         channel = {n: torch.as_tensor(prediction[i]) for i, n in enumerate(PREDICTION_CHANNELS)}
-        voxel_ml = _voxel_ml(item)
         residual = torch.as_tensor(output["residual"])
         intensity = {k: float(v) for k, v in item["intensity"].items()}
-        lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * voxel_ml
-        interval = volume_interval(lesion_ml, channel["lesion_prob"], voxel_ml, facts.volume_quantile)
+        lesion_ml = float(torch.as_tensor(output["pred"]).sum()) * _voxel_ml(item)
         plausible = {k: _rounded(v) for k, v in item.get("plausibility", {}).items()}
-        unseen = bool(plausible.pop("brain_unseen", 0.0))
-        if unseen:  # what was not seen has no volume, and what was found is a part of it
-            interval = None
+        plausible.pop("brain_unseen", None)
         weights = record_of(self.network) if self.network is not None else {}
+        statement = lesion_statement(item, prediction, lesion_ml, weights)
         return {
             "case": str(item["case"]),
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
             "ct": str(item.get("ct_file", "")),
             "missing": item.get("missing") or None,
             "reader_notices": str(item.get("reader_notices") or "").splitlines(),
-            "warnings": _warnings(item, lesion_ml),
+            "warnings": [*_warnings(item, lesion_ml), *apart_sentences(statement)],
             "plausibility": plausible or None,
             "normalisation": intensity,
             "seed": self.inferer.seed,
@@ -151,13 +148,11 @@ class ResultWriter:
             "guidance_energy": facts.guidance_energy,
             "lesion_spread": facts.lesion_spread,
             "lesion_threshold": facts.lesion_threshold,
-            "lesion_ml": None if unseen and not lesion_ml else round(lesion_ml, 4),
-            "lesion_ml_is_lower_bound": unseen,
-            "lesion_ml_interval": None if interval is None else [round(v, 4) for v in interval],
+            **statement,
             "largest_residual": float(residual.abs().max()),
             "fused_at_bounds": count_at_bounds(channel["fused"][None, None], torch.as_tensor(item["image"])[None]),
             **({"registration": {k: float(v) for k, v in item["registration"].items()}} if "registration" in item else {}),
-            "weights": weights or None,
+            "weights": public_record(self.network) or None if self.network is not None else None,
             "versions": versions(),
         }
 

@@ -21,6 +21,7 @@ from ..errors import InputError
 __all__ = [
     "Draws",
     "brier_score",
+    "cases_needed",
     "conformal_quantile",
     "expected_calibration_error",
     "fit_temperature",
@@ -207,6 +208,16 @@ def _doubt_ml(lesion_ml: float, probability: np.ndarray, voxel_ml: float) -> flo
     return between + 0.1 * lesion_ml + 0.2
 
 
+def cases_needed(coverage: float = COVERAGE) -> int:
+    """Fewest cases from which an interval of this coverage can be fitted.
+
+    Example:
+        >>> cases_needed(0.9)
+        9
+    """
+    return math.ceil(round(coverage / (1 - coverage), 6))
+
+
 def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: float, coverage: float = COVERAGE) -> float:
     """Quantile of the volume error in units of the doubt (split conformal prediction, Lei et al. 2018).
 
@@ -224,7 +235,7 @@ def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: fl
     n = len(cases)
     rank = math.ceil((n + 1) * coverage)
     if rank > n:
-        raise InputError(f"calibration: expected at least {math.ceil(round(coverage / (1 - coverage), 6))} cases, got {n}")
+        raise InputError(f"calibration: expected at least {cases_needed(coverage)} cases, got {n}")
     scores = []
     for case in cases:
         p = case.probability(temperature)

@@ -201,7 +201,7 @@ class RepeatedCompose(Compose):
         self.uses, self._left = int(uses), 0
         self._last: dict[Hashable, Any] = {}
 
-    def __call__(self, input_: Any, *args: Any, **kwargs: Any) -> dict[Hashable, Any]:
+    def __call__(self, input_: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # as MONAI's Compose
         if not self._left:
             self._last, self._left = super().__call__(input_, *args, **kwargs), self.uses
         self._left -= 1
