@@ -107,7 +107,7 @@ class Infer(BundleInferTask):
         return self._networks[device][0]
 
     def run_pre_transforms(self, data: dict[str, Any], transforms: Any) -> dict[str, Any]:
-        case: Any = CompleteCased()(cast(Any, data))
+        case: Any = CompleteCased(allow_missing=True)(cast(Any, data))
         try:
             return super().run_pre_transforms(case, transforms)
         except Exception as e:  # readers raise whatever broken bytes lead them to
@@ -126,7 +126,8 @@ class Infer(BundleInferTask):
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[str, dict[str, Any]]:
         kind = first_of(data["kind"])
         key, dtype = KINDS[kind]
-        facts = {"kind": kind, **ResultWriter("", self.sampler()).facts(data, data)}
+        network = self._get_network(str(data.get("device", "cpu")), data)
+        facts = {"kind": kind, **ResultWriter("", self.sampler(), network=network).facts(data, data)}
         ending = data.get("result_extension") or ".nii.gz"
         if ending == ".nrrd":
             return super().writer({**data, "pred": data[key][0]}, ending, dtype)[0], facts

@@ -79,7 +79,7 @@ def evaluate_folder(
     result: dict[str, Any] = {"checkpoint": Path(checkpoint).name, "modes": {}}
     for mode in modes:
         folder = link_mode(dataset_dir, mode, Path(dataset_dir) / ".modes" / mode)
-        dataset = inference_parser({"dataset_dir": str(folder), "allow_missing": True}).get_parsed_content("dataset")
+        dataset = inference_parser({"dataset_dir": str(folder)}).get_parsed_content("dataset")
         count = len(dataset) if num_cases is None else min(num_cases, len(dataset))
         rows = list(tqdm(_rows(network, inferer, each_item(dataset, count)), total=count, desc=mode, unit="case"))
         result["modes"][mode] = {"summary": summarise_rows(rows), "cases": rows}

@@ -64,9 +64,7 @@ def test_predict_returns_what_it_writes(bundle: Path, tiny_dataset: Path, tmp_pa
 
 
 @pytest.mark.parametrize("missing", ["mri", "ct"])
-def test_one_volume_alone_is_refused_and_taken_on_request(
-    missing: str, bundle: Path, tiny_dataset: Path, tmp_path: Path
-) -> None:
+def test_one_volume_alone_is_an_ordinary_input(missing: str, bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     case = tmp_path / "data" / "phantom_0000"
     shutil.copytree(tiny_dataset / "phantom_0000", case)
     (case / f"{missing}.nii.gz").unlink()
@@ -74,11 +72,12 @@ def test_one_volume_alone_is_refused_and_taken_on_request(
     command = ["--config_file", str(bundle / "configs" / "inference.json"), "--dataset_dir", str(case.parent)]
     command += ["--bundle_root", str(bundle), "--output_dir", str(tmp_path / "out"), "--guidance", "logits"]
     command += [part for k, v in settings.items() for part in (f"--{k}", str(v))]
-    run_bundle(*command, ok=False)
-    run_bundle(*command, "--allow_missing", "true")
+    run_bundle(*command)
     result = tmp_path / "out" / "phantom_0000"
     facts = json.loads((result / "result.json").read_text())
     assert facts["missing"] == missing
+    assert any(w.startswith(f"no {missing.upper()}:") for w in facts["warnings"])
+    assert facts["lesion_ml_interval"] is None
     assert f"made WITHOUT a {missing.upper()}" in (tmp_path / "out" / "report.html").read_text()
     fused, share = (np.asarray(nib.load(result / f"{n}.nii.gz").dataobj) for n in ("fused", "provenance"))
     assert np.isfinite(fused).all()

@@ -90,7 +90,7 @@ KNOBS: dict[str, Knob] = {
         where=_BOTH,
     ),
     "allow_missing": Knob(
-        "bool", False, "true accepts a case without its MRI or its CT; result.json and the report say so", where=_BOTH
+        "bool", False, "true also trains on cases without their MRI or their CT; inference always takes them", where="train"
     ),
     "plausibility": Knob(
         "str",
@@ -130,7 +130,7 @@ KNOBS: dict[str, Knob] = {
     "jitter_mm": Knob("float", 2.0, "largest shift of the CT in training, mm along each axis", low=0),
     "jitter_degrees": Knob("float", 2.0, "largest rotation of the CT in training, degrees about each axis", low=0),
     "missing_modality": Knob(
-        "float", 0.0, "share of samples without MRI or CT; weights made with 0.1 can serve --allow_missing", low=0, high=1
+        "float", 0.0, "share of samples whose MRI or CT is hidden, so that the weights serve for one image alone", low=0, high=1
     ),
     "stop_on": Knob(
         "str",

@@ -144,23 +144,15 @@ def load_datalist(
 
 
 def inference_datalist(
-    dataset_dir: str | Path,
-    split: str | None = None,
-    mri: str | None = None,
-    ct: str | None = None,
-    allow_missing: bool | str = False,
+    dataset_dir: str | Path, split: str | None = None, mri: str | None = None, ct: str | None = None
 ) -> list[dict[str, str]]:
-    """All cases of a folder, of one of its splits, or the single pair `mri` and `ct`; with `allow_missing` one of both.
+    """All cases of a folder, of one of its splits, or the single case of `mri`, `ct` or both.
 
     Raises:
-        InputError: when only one volume of a pair is given, or the folder holds no case.
+        InputError: when a file is not there, or the folder holds no case.
     """
-    alone = as_bool("allow_missing", allow_missing)
     if mri is None and ct is None:
-        return load_datalist(dataset_dir, split, allow_missing=alone)
-    if not alone and (mri is None or ct is None):
-        came = "only ct" if mri is None else "only mri"
-        raise InputError(f"mri and ct: expected both files of a pair, got {came} (--allow_missing true takes one)")
+        return load_datalist(dataset_dir, split, allow_missing=True)
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
         if not Path(path).exists():

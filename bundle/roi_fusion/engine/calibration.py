@@ -155,7 +155,7 @@ def calibrate_checkpoint(
 
         def cases(folder: str | Path, mode: str, **how: Any) -> tuple[Any, Iterator[Mapping[str, Any]]]:
             linked = link_mode(folder, mode, Path(scratch) / mode / Path(folder).name)
-            parser = inference_parser({"dataset_dir": str(linked), "allow_missing": True, **how, **knobs})
+            parser = inference_parser({"dataset_dir": str(linked), **how, **knobs})
             dataset = parser.get_parsed_content("dataset")
             items = (dataset[i] for i in tqdm(range(len(dataset)), desc=f"{Path(folder).name}, {mode}", unit="case"))
             return parser.get_parsed_content("inferer"), items

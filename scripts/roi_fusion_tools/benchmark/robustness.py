@@ -137,7 +137,7 @@ def _changed(source: Path, target: Path, change: _Change) -> Path:
 
 def _scores(network: RoiFusionNet, folder: Path, cases: int, precision: str) -> dict[str, Any]:
     """Means over the first cases; a metric that no case has (the bone without a CT) is NaN."""
-    dataset = inference_parser({"dataset_dir": str(folder), "allow_missing": True}).get_parsed_content("dataset")
+    dataset = inference_parser({"dataset_dir": str(folder)}).get_parsed_content("dataset")
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=precision)
     metrics = CaseMetrics(threshold=network.threshold, with_baselines=False)
     rows: list[Mapping[str, Any]] = []

@@ -25,6 +25,13 @@ __all__ = ["JudgePaird", "RepairCTd", "placed", "warn_once", "warnings_of"]
 logger = logging.getLogger(__name__)
 
 
+#: What is said of a case with one image by the one that is missing.
+_ALONE = {
+    "ct": "no CT: the lesion is sought in the MRI alone, and the fused volume shows the MRI without the CT's bone",
+    "mri": "no MRI: the lesion is sought in the CT alone, and the fused volume shows the CT",
+}
+
+
 def warnings_of(item: Mapping[Any, Any]) -> list[str]:
     """The sentences that a case carries. They travel as one text, which MONAI collates and takes apart as it does names."""
     return [line for line in str(item.get("warnings") or "").split("\n") if line]
@@ -107,7 +114,8 @@ class JudgePaird(Transform):
         if judged.refusals and self.mode == "refuse":
             raise InputError(judged.refusals[0])
         d["plausibility"] = judged.facts
-        _with_warnings(d, [*judged.refusals, *judged.warnings, *judged.notes])
+        alone = [_ALONE[d["missing"]]] if d.get("missing") else []
+        _with_warnings(d, [*judged.refusals, *judged.warnings, *judged.notes, *alone])
         for sentence in warnings_of(d):
             warn_once(str(d.get("case", "")), sentence)
         return d
