@@ -53,6 +53,7 @@ def evaluate_folder(
     num_inference_steps: int = 4,
     num_samples: int = 4,
     precision: str = "auto",
+    **knobs: Any,
 ) -> dict[str, Any]:
     """Run the ordinary inference and metrics on case folders with truth, once per mode.
 
@@ -64,6 +65,7 @@ def evaluate_folder(
         num_cases: take the first cases only.
         num_inference_steps, num_samples: of the sampler; the defaults are those of ``inference.json``.
         precision: of the network's passes.
+        knobs: of the preprocessing in ``inference.json``, such as ``register``.
 
     Returns:
         ``{"checkpoint", "modes": {mode: {"summary", "cases"}}}``.
@@ -79,7 +81,7 @@ def evaluate_folder(
     result: dict[str, Any] = {"checkpoint": Path(checkpoint).name, "modes": {}}
     for mode in modes:
         folder = link_mode(dataset_dir, mode, Path(dataset_dir) / ".modes" / mode)
-        dataset = inference_parser({"dataset_dir": str(folder)}).get_parsed_content("dataset")
+        dataset = inference_parser({"dataset_dir": str(folder), **knobs}).get_parsed_content("dataset")
         count = len(dataset) if num_cases is None else min(num_cases, len(dataset))
         rows = list(tqdm(_rows(network, inferer, each_item(dataset, count)), total=count, desc=mode, unit="case"))
         result["modes"][mode] = {"summary": summarise_rows(rows), "cases": rows}
@@ -110,7 +112,7 @@ def summarise_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     with_lesion = [r for r in rows if r["lesion_ml"] > 0]
     small = [r for r in with_lesion if r["lesion_ml"] < 5]
     stated = [r for r in rows if r.get("lesion_ml_interval")]
-    false_ml = sorted(float(r["lesion_pred_ml"]) for r in rows if r["lesion_ml"] == 0)
+    false_ml = sorted(v for r in rows if r["lesion_ml"] == 0 and math.isfinite(v := float(r["lesion_pred_ml"])))
     return {
         "cases": len(rows),
         "lesion_dice": mean(r.get("lesion_dice", math.nan) for r in with_lesion),

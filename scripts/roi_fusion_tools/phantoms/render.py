@@ -53,6 +53,9 @@ class PhantomConfig:
         misregistration_mm: the CT is moved by up to this many mm, and turned by up to as many degrees.
         lesion_free_share: share of cases without a lesion.
         varied_grid: each case gets a grid of its own, see :meth:`grid_of`; `shape` and `spacing_mm` then say nothing.
+        lesion_signal: MRI signal of lesions relative to grey matter (ADC: absolute), lowest and highest; None for the
+            contrast's own.
+        csf_signal: MRI signal of CSF as in the contrast's table; None for the contrast's own.
     """
 
     shape: tuple[int, int, int] = (256, 256, 26)
@@ -61,6 +64,8 @@ class PhantomConfig:
     misregistration_mm: float = 0.0
     lesion_free_share: float = 0.1
     varied_grid: bool = False
+    lesion_signal: tuple[float, float] | None = None
+    csf_signal: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -123,11 +128,12 @@ def _render_mri(
 ) -> tuple[np.ndarray, dict]:
     """MRI signal with a bias field, Rician noise and single-voxel outliers."""
     names = list(TISSUES)
-    signal = np.array([_SIGNAL[contrast][t] for t in names], np.float32) * rng.uniform(0.94, 1.06, len(names)).astype(
-        np.float32
-    )
+    table = {**_SIGNAL[contrast], **({} if config.csf_signal is None else {"csf": config.csf_signal})}
+    signal = np.array([table[t] for t in names], np.float32) * rng.uniform(0.94, 1.06, len(names)).astype(np.float32)
     grey = float(signal[0])
-    lesion_signal = float(rng.uniform(*_LESION_SIGNAL[contrast])) * (1.0 if contrast == "adc" else grey)
+    lesion_signal = float(rng.uniform(*(config.lesion_signal or _LESION_SIGNAL[contrast]))) * (
+        1.0 if contrast == "adc" else grey
+    )
     points = torch.cat([grid_points(config.shape, config.spacing_mm, k, 1) for k in range(config.shape[2])], 2)
     texture = 1 + 0.03 * smooth_field(rng, 1, 9.0).at_plane(points)[0].numpy()
     image = np.tensordot(signal, shares, 1) * texture
