@@ -21,7 +21,9 @@ DOCUMENTS = ("README.md", "bundle/docs/README.md")
 
 def generated() -> dict[str, str]:
     """Name of each generated part → its text."""
-    return {"knobs": knob_table(), **model_card_parts(json.loads((RESULTS / "quality.json").read_text()))}
+    lesions = RESULTS / "lesions.json"
+    found = json.loads(lesions.read_text()) if lesions.is_file() else None
+    return {"knobs": knob_table(), **model_card_parts(json.loads((RESULTS / "quality.json").read_text()), found)}
 
 
 def filled(text: str, parts: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ..studies import study_table
 from .comparison import FUSION, LESION
+from .lesion_tables import lesions_table, scans_table
 from .networks import label_of
 
 __all__ = ["benchmark_document", "eval_metrics", "model_card_parts", "quality_table", "robustness_table"]
@@ -149,13 +150,19 @@ def eval_metrics(quality: Mapping[str, Any]) -> dict[str, float]:
     return {m: round(float(own[m]["mean"]), 4) for m in (*FUSION, *LESION) if (own.get(m) or {}).get("mean") is not None}
 
 
-def model_card_parts(quality: Mapping[str, Any]) -> dict[str, str]:
-    """The generated parts of ``README.md`` and of ``bundle/docs/README.md``."""
+def model_card_parts(quality: Mapping[str, Any], lesions: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The generated parts of ``README.md`` and of ``bundle/docs/README.md``.
+
+    Args:
+        quality, lesions: of ``quality.json`` and ``lesions.json``.
+    """
     shared = next((n for n in quality["methods"] if n.startswith("ROI Fusion, first")), "")
     names = ("ROI Fusion", shared, "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "target")
     methods = {n: quality["methods"][n] for n in names if n in quality["methods"]}
     headline = {n: quality["methods"][n] for n in ("ROI Fusion", "average", "maximum", "paste") if n in quality["methods"]}
+    found = {} if lesions is None else {"unseen": lesions_table(lesions, ["unseen heads"]), "scans": scans_table(lesions)}
     return {
+        **{f"lesions:{name}": table for name, table in found.items()},
         "quality:headline": quality_table(headline, (*FUSION[:5], "lesion_dice", "lesion_nsd_2mm")),
         "quality:fusion": quality_table(methods, FUSION),
         "quality:lesion": quality_table(methods, LESION),
@@ -195,6 +202,8 @@ _FILTERS: dict[str, Callable[[Any], Any]] = {
     "conditions": robustness_table,
     "study_rows": _study_rows,
     "slices": _slices_table,
+    "lesions": lesions_table,
+    "scans": scans_table,
 }
 
 
@@ -209,5 +218,5 @@ def benchmark_document(results: str | Path, template: str | Path) -> str:
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters.update(_FILTERS)
     studies = [(title, found[f"study_{name}"]) for name, title in _STUDIES.items() if f"study_{name}" in found]
-    parts = {name: found.get(name) for name in ("quality", "speed", "robustness", "harvard")}
+    parts = {name: found.get(name) for name in ("lesions", "quality", "speed", "robustness", "harvard")}
     return environment.from_string(Path(template).read_text()).render(**parts, studies=studies)
