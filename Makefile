@@ -22,12 +22,13 @@ DEMO_EPOCHS ?= 12
 demo: env
 	PYTHON=$(BIN)/python scripts/demo.sh demo $(DEMO_CASES) $(DEMO_EPOCHS)
 
-# LESIONS: packed real lesion masks (.npz). All three go on where they were interrupted.
+# HEADS: packed label maps of heads (.npz). LESIONS: packed real lesion masks (.npz). All go on where they were interrupted.
+HEADS ?= ../shared/data/head_labels.npz
 LESIONS ?= ../shared/data/soop_lesions.npz
 OUTPUT ?= build
 
 weights: env
-	$(BIN)/python scripts/train_weights.py --output_dir $(OUTPUT)/weights --lesions $(LESIONS)
+	$(BIN)/python scripts/train_weights.py --output_dir $(OUTPUT)/weights --label_maps $(HEADS) --lesions $(LESIONS)
 
 benchmark: env
 	for part in quality speed robustness; do \
