@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose, RandShiftIntensityd
+from monai.transforms import Compose, RandShiftIntensityd, Transform
 from torch.utils.data import DataLoader
 
 from roi_fusion.data.cases import CaseDataset, collate_cases, find_cases, inference_datalist, load_datalist
@@ -143,6 +144,27 @@ def test_any_cache_rate_gives_the_same_cases(dataset: Path, rate: float) -> None
     break_cases(dataset)
     found = CaseDataset(load_datalist(dataset), loading(), cache_rate=rate, progress=False)
     assert [found[i]["case"] for i in range(len(found))] == ["c05", "c06", "c07", "c08", "c09"]
+
+
+class CountImages(Transform):
+    """Notes how many images lived at once."""
+
+    def __init__(self) -> None:
+        self.images: list[weakref.ref] = []
+        self.most = 0
+
+    def __call__(self, data: dict) -> dict:
+        self.images.append(weakref.ref(data["image"]))
+        self.most = max(self.most, sum(image() is not None for image in self.images))
+        return data
+
+
+def test_screening_a_large_data_set_keeps_no_more_in_memory_than_the_cache(dataset: Path) -> None:
+    count = CountImages()
+    found = CaseDataset(load_datalist(dataset), loading(count), cache_rate=0.3, num_workers=0, progress=False)
+    assert len(count.images) == len(found) == 10
+    assert len(found.loaded) == 3
+    assert count.most <= 4  # those of the cache and the one that is being read
 
 
 def test_random_transforms_leave_the_cache_alone(small_dataset: Path) -> None:

@@ -210,7 +210,7 @@ class CaseDataset(CacheDataset):
     ) -> None:
         self.errors: dict[str, str] = {}
         self.loaded: list[dict[str, Any]] = []
-        self._screen = cache
+        self._screen, self._kept = cache, 0
         super().__init__(
             data=list(data),
             transform=transform,
@@ -223,20 +223,21 @@ class CaseDataset(CacheDataset):
     def _fill_cache(self, indices: Any = None) -> list:
         if not self._screen:
             return []
-        keep_from = self.cache_num
+        self._kept = self.cache_num
         self.cache_num = len(self.data)
         items = super()._fill_cache(list(range(len(self.data))))
         good = [i for i, item in enumerate(items) if item is not None]
         if not good:
             raise InputError(f"expected at least one usable case, got none ({next(iter(self.errors.values()), 'no cases')})")
         self.data = [self.data[i] for i in good]
-        self.loaded = [items[i] for i in good if i < keep_from]
+        self.loaded = [items[i] for i in good if i < self._kept]
         self.cache_num = len(self.loaded)
         return self.loaded
 
     def _load_cache_item(self, idx: int) -> Any:
         try:
-            return super()._load_cache_item(idx)
+            item = super()._load_cache_item(idx)
+            return item if idx < self._kept else {}  # read to know whether it can be used, but not kept
         except Exception as e:  # one bad case never stops the others
             self._refuse(self.data[idx], e)
             return None
