@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,66 @@ import ignite.distributed as idist
 
 from .errors import InputError
 
-__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "read_json", "write_json"]
+__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "read_json", "whole_file", "write_json"]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
 PREDICTION_CHANNELS = ("fused", "lesion_prob", "uncertainty", "provenance", "residual", "lesion_std")
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON (4 spaces) so that a reader never sees half a file; numbers that are not finite become null."""
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A file that is written whole or not at all: the block writes to a scratch file, which then takes the place of `path`.
+
+    The scratch file lies beside it as ``.<name>.<machine>.<process>``. A killed process leaves its own behind, which the next
+    one on the same machine clears.
+
+    Args:
+        path: file to write; its folder is made.
+
+    Yields:
+        The scratch file, which does not exist yet.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     with whole_file(f"{folder}/a.txt") as scratch:
+        ...         _ = scratch.write_text("all of it")
+        ...     [p.name for p in Path(folder).iterdir()]
+        ['a.txt']
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(_finite(content), indent=4, allow_nan=False) + "\n")
-    os.replace(scratch, path)
+    mine = f".{path.name}.{platform.node()}."
+    for name in os.listdir(path.parent):
+        if name.startswith(mine) and _has_ended(name.removeprefix(mine)):
+            (path.parent / name).unlink(missing_ok=True)
+    scratch = path.with_name(f"{mine}{os.getpid()}")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _has_ended(process: str) -> bool:
+    """Whether there is no such process; one of another user lives."""
+    if not process.isdecimal() or os.name != "posix":  # elsewhere signal 0 is none that only asks
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON (4 spaces) so that a reader never sees half a file; numbers that are not finite become null."""
+    text = json.dumps(_finite(content), indent=4, allow_nan=False) + "\n"
+    with whole_file(path) as scratch:
+        scratch.write_text(text)
 
 
 def read_json(path: str | Path) -> Any:

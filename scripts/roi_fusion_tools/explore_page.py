@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from roi_fusion import __version__
 from roi_fusion.report.plots import figure_uri
-from roi_fusion.values import write_json
+from roi_fusion.values import whole_file, write_json
 
 from .explore import FLAGS
 
@@ -114,7 +114,6 @@ def _figures(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 def write_exploration(cases: Sequence[Mapping[str, Any]], output_dir: str | Path, title: str = "Data set") -> dict[str, Any]:
     """Write ``explore.json`` and ``explore.html``; returns the summary."""
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     summary = summary_of(cases)
     write_json(folder / "explore.json", {"summary": summary, "cases": list(cases)})
     rows = [{**c, "pairs": list(zip(c["flags"], c["notes"]))} for c in cases]
@@ -124,5 +123,6 @@ def write_exploration(cases: Sequence[Mapping[str, Any]], output_dir: str | Path
         .from_string(_PAGE)
         .render(title=title, version=__version__, s=summary, cases=rows, meaning=FLAGS, curves=_figures(cases))
     )
-    (folder / "explore.html").write_text(page, encoding="utf-8")
+    with whole_file(folder / "explore.html") as scratch:
+        scratch.write_text(page, encoding="utf-8")
     return summary

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from skimage.feature import canny
 from roi_fusion import __version__
 from roi_fusion.core.masks import head_mask
 from roi_fusion.data.grids import spacing_mm, thick_axis_last
+from roi_fusion.values import whole_file
 
 __all__ = ["FLAGS", "contour_shift", "overlay_figure", "quality_flags", "write_prepare_page"]
 
@@ -182,7 +182,6 @@ def write_prepare_page(output_dir: str | Path, record: Mapping[str, Any]) -> Pat
     page = Environment(autoescape=True).from_string(_PAGE)
     out = folder / "prepare.html"
     text = page.render(record=record, name=folder.name, version=__version__, flags=FLAGS)
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
-    os.replace(scratch, out)
+    with whole_file(out) as scratch:
+        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     return out

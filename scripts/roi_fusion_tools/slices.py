@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu
 from roi_fusion.core.masks import largest_component
 from roi_fusion.core.ssim import FixedReferenceSsim
 from roi_fusion.data.io import read_volume
+from roi_fusion.data.results import result_folders
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -182,7 +183,7 @@ def export_slices(
     low, high = map(float, window_mri)
     if not high > low:
         raise InputError(f"window_mri: expected LOW,HIGH with HIGH above LOW, got {low:g},{high:g}")
-    folders = [p.parent for p in sorted(Path(results_dir).glob("*/result.json"))]
+    folders = result_folders(results_dir)
     if not folders:
         raise InputError(f"{results_dir}: expected results <case>/result.json, found none")
     out_dir = Path(output_dir)

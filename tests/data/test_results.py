@@ -13,7 +13,7 @@ from monai.transforms import Compose, Invertd
 from scipy.spatial.transform import Rotation
 
 from helpers import predicted_case
-from roi_fusion.data.results import RESULT_FILES, save_case, write_volume
+from roi_fusion.data.results import RESULT_FILES, result_folders, save_case, write_volume
 from roi_fusion.data.transforms.geometry import ThickAxisLastd
 from roi_fusion.data.transforms.loading import LoadVolumesd
 from roi_fusion.data.transforms.results import FusionResultd
@@ -107,3 +107,11 @@ def test_a_result_on_another_grid_does_not_carry_the_mris_matrices(tmp_path: Pat
     image = nib.load(tmp_path / "x.nii.gz")
     for matrix in (image.affine, image.get_qform(), image.get_sform()):
         np.testing.assert_allclose(matrix, own, atol=1e-6)
+
+
+def test_a_folder_that_a_killed_run_left_half_is_no_result(tmp_path: Path) -> None:
+    for name in ("b", "a", ".hidden", ".c.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text("{}")
+    (tmp_path / "d").mkdir()
+    assert [p.name for p in result_folders(tmp_path)] == [".hidden", "a", "b"]

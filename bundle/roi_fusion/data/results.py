@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 
 from ..values import read_json, write_json
 
-__all__ = ["RESULT_FILES", "mark_stale", "read_result", "save_case", "write_volume"]
+__all__ = ["RESULT_FILES", "mark_stale", "read_result", "result_folders", "save_case", "write_volume"]
 
 #: Key after postprocessing → (file stem, type on disk).
 RESULT_FILES = {
@@ -76,6 +76,12 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
         os.replace(scratch / name, folder / name)
     scratch.rmdir()
     return folder
+
+
+def result_folders(output_dir: str | Path) -> list[Path]:
+    """The folders of finished cases, sorted by name: those with a ``result.json``, without what a killed run left half."""
+    found = (path.parent for path in Path(output_dir).glob("*/result.json"))
+    return sorted(folder for folder in found if not (folder.name.startswith(".") and folder.name.endswith(".partial")))
 
 
 def read_result(folder: str | Path) -> dict[str, Any] | None:

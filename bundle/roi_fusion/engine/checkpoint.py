@@ -19,7 +19,7 @@ from monai.handlers import CheckpointLoader
 
 from ..data.fingerprint import data_hash
 from ..errors import InputError
-from ..values import as_bool, is_first_rank, write_json
+from ..values import as_bool, is_first_rank, whole_file, write_json
 from .weights import read_tensors, record_beside, sha256_of, write_record
 from .writers import ErrorsWriter
 
@@ -151,15 +151,15 @@ def publish_weights(output_dir: str | Path, publish_dir: str | Path | None) -> N
     if publish_dir is None:
         return
     folder = Path(publish_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".model.pt.{os.getpid()}"
-    shutil.copyfile(best, scratch)
     if (folder / "model.pt").exists():
-        shutil.copyfile(folder / "model.pt", folder / "previous.pt")
-    (folder / "model.pt.sha256").unlink(missing_ok=True)  # a kill from here on leaves no hash, not a wrong one
-    os.replace(scratch, folder / "model.pt")
+        with whole_file(folder / "previous.pt") as scratch:
+            shutil.copyfile(folder / "model.pt", scratch)
+    with whole_file(folder / "model.pt") as scratch:
+        shutil.copyfile(best, scratch)
+        (folder / "model.pt.sha256").unlink(missing_ok=True)  # a kill from here on leaves no hash, not a wrong one
     write_record(folder / "model.pt", record, digest)
-    (folder / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
+    with whole_file(folder / "model.pt.sha256") as scratch:
+        scratch.write_text(f"{digest}  model.pt\n")
     logger.info("published %s", folder / "model.pt")
 
 
@@ -212,12 +212,10 @@ class CheckpointWriter:
         if not is_first_rank():
             return
         content = {name: item.state_dict() for name, item in self.objects.items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         record = {**self.record, "epoch": engine.state.epoch}
-        torch.save(next(iter(content.values())) if self.bare else {**content, "record": record}, scratch)
-        digest = sha256_of(scratch) if self.bare else ""
-        os.replace(scratch, self.path)
+        with whole_file(self.path) as scratch:
+            torch.save(next(iter(content.values())) if self.bare else {**content, "record": record}, scratch)
+            digest = sha256_of(scratch) if self.bare else ""
         if self.bare:
             write_record(self.path, record, digest)
         if self.evaluator is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +18,11 @@ from ..core.facts import facts_of
 from ..data.cases import case_name, name_of
 from ..data.history import read_history
 from ..data.plausibility import lesion_sentence
-from ..data.results import mark_stale, read_result, save_case, versions
+from ..data.results import mark_stale, read_result, result_folders, save_case, versions
 from ..data.transforms.loading import file_of
 from ..data.transforms.plausibility import warnings_of
 from ..metrics.table import read_rows, write_rows, write_tables
-from ..values import PREDICTION_CHANNELS, is_first_rank, printable, write_json
+from ..values import PREDICTION_CHANNELS, is_first_rank, printable, whole_file, write_json
 from .evaluator import _has_file, _voxel_ml, mask_names
 from .handlers import count_at_bounds
 from .inferer import SamplingInferer
@@ -55,7 +54,7 @@ class TableWriter:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def _start(self, engine: Engine) -> None:
-        there = {printable(p.parent.name) for p in self.output_dir.glob("*/result.json")}
+        there = {printable(folder.name) for folder in result_folders(self.output_dir)}
         self._earlier = [r for r in read_rows(self.output_dir) if r["case"] in there] if is_first_rank() else []
 
     def _rows(self, engine: Engine) -> list[dict[str, Any]]:
@@ -82,7 +81,7 @@ class TableWriter:
 
 
 def _stale_cases(output_dir: Path) -> set[str]:
-    found = ((p.parent.name, read_result(p.parent)) for p in output_dir.glob("*/result.json"))
+    found = ((folder.name, read_result(folder)) for folder in result_folders(output_dir))
     return {printable(name) for name, facts in found if facts and facts.get("stale")}
 
 
@@ -185,11 +184,9 @@ class HistoryWriter:
     def _start(self, engine: Engine) -> None:
         if not is_first_rank():
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [r for r in read_history(self.path.parent) if r["epoch"] <= engine.state.epoch] if self.path.exists() else []
-        scratch = self.path.with_suffix(f".{os.getpid()}")
-        scratch.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        os.replace(scratch, self.path)
+        with whole_file(self.path) as scratch:
+            scratch.write_text("".join(json.dumps(r) + "\n" for r in kept))
 
     def _write(self, engine: Engine) -> None:
         if not is_first_rank():

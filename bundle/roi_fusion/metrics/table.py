@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from ..values import printable, write_json
+from ..values import printable, whole_file, write_json
 
 __all__ = ["mean_of", "means_by_column", "read_rows", "summarise", "write_rows", "write_tables"]
 
@@ -141,17 +140,13 @@ def read_rows(output_dir: str | Path) -> list[dict[str, Any]]:
 
 def write_rows(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``metrics.csv``, a row per case and method, so that a reader never sees half a table."""
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     first = ["case", "method", "volume_class", "lesion_ml"]
     last = [n for n in ("warnings", "checkpoint") if any(n in r for r in rows)]
     columns = first + [n for n in _metric_names(rows) if n not in first] + last
-    scratch = folder / f".metrics.csv.{os.getpid()}"
-    with scratch.open("w", newline="", encoding="utf-8") as f:
+    with whole_file(Path(output_dir) / "metrics.csv") as scratch, scratch.open("w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, columns)
         writer.writeheader()
         writer.writerows({k: _cell(row.get(k, "")) for k in columns} for row in rows)
-    os.replace(scratch, folder / "metrics.csv")
 
 
 def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from jinja2 import Environment
 
 from .. import __version__
 from ..data.history import read_history
-from ..data.results import read_result
+from ..data.results import read_result, result_folders
 from ..errors import InputError
-from ..values import is_first_rank, printable, read_json
+from ..values import is_first_rank, printable, read_json, whole_file
 from .case_figure import case_figure
 from .plots import evaluation_figures, figure_uri, history_figures
 
@@ -271,7 +271,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     if not is_first_rank():
         return None
     folder = Path(output_dir)
-    results = [p.parent for p in sorted(folder.glob("*/result.json")) if read_result(p.parent)]
+    results = [case for case in result_folders(folder) if read_result(case)]
     history = Path(history_dir) if history_dir else folder
     part, paths = _Parts(), {n: folder / f"{n}.json" for n in ("summary", "errors")}
     curves = part(history / "history.jsonl", lambda: _curves(history), [])
@@ -309,7 +309,8 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
         )
     )
     out = folder / "report.html"
-    out.write_text(printable(page), encoding="utf-8")
+    with whole_file(out) as scratch:
+        scratch.write_text(printable(page), encoding="utf-8")
     logger.info("report: %s", out)
     return out
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..data.grids import spacing_mm
 from ..data.io import read_volume
-from ..data.results import read_result
+from ..data.results import read_result, result_folders
 from ..metrics.calibration import reliability_curve
 from ..metrics.lesion import lesion_region
 
@@ -118,11 +118,11 @@ def evaluation_figures(folder: str | Path) -> dict[str, Figure]:
     found: dict[str, Figure | None] = {"fusion": fusion_by_method(rows), "Dice by volume": dice_by_volume(rows)}
     scored = {r["case"] for r in rows if r["method"] == "roi_fusion" and r.get("lesion_dice")}
     cases = []
-    for path in sorted(folder.glob("*/result.json")):
-        label = Path((read_result(path.parent) or {}).get("mri", "")).parent / "lesion_mask.nii.gz"
-        if path.parent.name not in scored or not label.is_file() or not (path.parent / "lesion_prob.nii.gz").is_file():
+    for case in result_folders(folder):
+        label = Path((read_result(case) or {}).get("mri", "")).parent / "lesion_mask.nii.gz"
+        if case.name not in scored or not label.is_file() or not (case / "lesion_prob.nii.gz").is_file():
             continue
-        predicted = read_volume(path.parent / "lesion_prob.nii.gz", as_stored=True)
+        predicted = read_volume(case / "lesion_prob.nii.gz", as_stored=True)
         probability, reference = predicted.array, read_volume(label, as_stored=True).array > 0
         if probability.shape == reference.shape:
             spacing = spacing_mm(predicted.affine).tolist()

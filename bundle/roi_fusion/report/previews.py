@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Events
 from matplotlib.figure import Figure
 
-from ..values import PREDICTION_CHANNELS, is_first_rank
+from ..values import PREDICTION_CHANNELS, is_first_rank, whole_file
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -72,6 +72,6 @@ class PreviewWriter:
             if name not in self._cases and len(self._cases) < self.num_cases:
                 self._cases.append(name)
             if name in self._cases:
-                self.folder.mkdir(parents=True, exist_ok=True)
                 figure = preview_figure(item, output.get("prediction", output["pred"]))
-                figure.savefig(self.folder / f"epoch_{engine.state.epoch:04d}_{name}.png", dpi=80, facecolor="black")
+                with whole_file(self.folder / f"epoch_{engine.state.epoch:04d}_{name}.png") as scratch:
+                    figure.savefig(scratch, format="png", dpi=80, facecolor="black")

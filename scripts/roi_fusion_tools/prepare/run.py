@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from roi_fusion.errors import InputError
+from roi_fusion.values import whole_file
 
 from ..layouts import find_pairs
 from ..prepare_page import write_prepare_page
@@ -93,9 +94,7 @@ def _copy_splits(splits: Path, root: Path) -> None:
     for file in files:
         target = root / file.relative_to(splits.parent)
         if not os.path.lexists(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.copyfile(file, scratch)
-            os.replace(scratch, target)
+            with whole_file(target) as scratch:
+                shutil.copyfile(file, scratch)
         elif not target.is_file() or not filecmp.cmp(file, target, shallow=False):
             logger.warning("%s: differs from %s and was left alone", target, file)
