@@ -41,16 +41,17 @@ class Parent:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process, self.log = process, log
 
-    def run(self, *arguments: str, kill_after: float | None = None) -> Ended:
+    def run(self, *arguments: str, kill_after: float | None = None, behind: Path | None = None) -> Ended:
         """``python -m monai.bundle run ARGUMENTS``, to its end or until it is killed with all that it started.
 
         Args:
             arguments: behind ``run``.
             kill_after: seconds after which it gets SIGKILL.
+            behind: file from whose making on they count; None counts from the start.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        request = {"arguments": arguments, "log": str(self.log), "kill_after": kill_after}
+        request = {"arguments": arguments, "log": str(self.log), "kill_after": kill_after, "behind": str(behind or self.log)}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -90,20 +91,23 @@ def _fork(request: dict[str, Any]) -> dict[str, Any]:
             os._exit(code)
     with contextlib.suppress(PermissionError):  # the child has done it
         os.setpgid(child, child)
-    status = _wait(child, request["kill_after"], began)
+    status = _wait(child, request["kill_after"], Path(request["behind"]))
     seconds = time.monotonic() - began
     killed = os.WIFSIGNALED(status)
     return {"killed": killed, "code": -1 if killed else os.WEXITSTATUS(status), "seconds": seconds}
 
 
-def _wait(child: int, kill_after: float | None, began: float) -> int:
+def _wait(child: int, kill_after: float | None, behind: Path) -> int:
     """The status of a child that ended, or that was killed, with its children, because it had not."""
     if kill_after is None:
         return os.waitpid(child, 0)[1]
-    while time.monotonic() - began < kill_after:
+    began = None
+    while began is None or time.monotonic() - began < kill_after:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return status
+        if began is None and behind.exists():
+            began = time.monotonic()
         time.sleep(0.002)
     os.killpg(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
