@@ -39,14 +39,17 @@ benchmark: env
 package: env
 	$(BIN)/python scripts/make_package.py
 
+# Each file is tested by one process of one thread.
+JOBS ?= 2
+
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 coverage: env
 	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
 
 test-slow: env
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile
 
 # MONAI Label has an environment of its own: it needs older packages. torch goes first here too; monailabel without its own
 # requirements, because one of them (sam2) builds against a torch of its own choice and is not used (see label_requirements.py).

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The bundle as users start it: the four commands, from several places, killed, resumed, in two processes, on bad input."""
+"""The bundle as users start it: the four commands, from several places, in two processes, on bad input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +114,7 @@ def test_training_leaves_what_it_promises(trained: Path) -> None:
 
 
 def test_evaluation_writes_tables_volumes_and_report(trained: Path) -> None:
-    text = run_process(
+    text = run_bundle(
         "--config_file",
         "['configs/train.json','configs/evaluate.json']",
         "--dataset_dir",
@@ -232,55 +231,6 @@ def test_a_single_pair_in_another_orientation_and_on_another_grid(trained: Path,
     check_results(tmp_path / "out" / "x", tmp_path / "x_mri.nii.gz")
 
 
-def train_arguments(data: Path, out: Path, *more: str, config: str = "configs/train.json") -> list[str]:
-    return [
-        "training",
-        "--config_file",
-        config,
-        "--dataset_dir",
-        str(data),
-        "--output_dir",
-        str(out),
-        "--max_epochs",
-        "3",
-        "--batch_size",
-        "1",
-        *SMALL,
-        *more,
-    ]
-
-
-def test_a_training_killed_in_mid_epoch_and_resumed_ends_bit_for_bit_the_same(trained: Path, tmp_path: Path) -> None:
-    data = trained / "data"
-    run_bundle(*train_arguments(data, tmp_path / "whole"))
-    killed = tmp_path / "killed"
-    steps = int(torch.load(tmp_path / "whole" / "last.pt", weights_only=True)["trainer"]["iteration"])
-    epoch = steps // 3
-    assert epoch >= 2
-    # The training kills itself behind the first step of its second epoch.
-    kill = f"@train#trainer.add_event_handler(Events.ITERATION_COMPLETED(once={epoch + 1}), lambda: os.kill(os.getpid(), 9))"
-    train = json.loads((BUNDLE / "configs" / "train.json").read_text())
-    steps_of_run = [*train["training"][:-1], f"${kill}", train["training"][-1]]
-    imports = [*train["imports"], "$import os", "$from ignite.engine import Events"]
-    (tmp_path / "kill.json").write_text(json.dumps({"imports": imports, "training": steps_of_run}))
-    configs = f"['configs/train.json','{tmp_path / 'kill.json'}']"
-    run_process(*train_arguments(data, killed, config=configs), returncode=-signal.SIGKILL)
-    assert int(torch.load(killed / "last.pt", weights_only=True)["trainer"]["iteration"]) == epoch
-    run_bundle(*train_arguments(data, killed, "--resume", str(killed / "last.pt")))
-    first, second = (torch.load(d / "last.pt", weights_only=True) for d in (tmp_path / "whole", killed))
-    for part in ("model", "ema"):
-        assert all(torch.equal(v, second[part][k]) for k, v in first[part].items()), part
-    moments = [s["exp_avg"] for s in first["optimizer"]["state"].values()]
-    assert all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, second["optimizer"]["state"].values()))
-    assert first["best"] == second["best"]
-    histories = [
-        [json.loads(line) for line in (d / "history.jsonl").read_text().splitlines()] for d in (tmp_path / "whole", killed)
-    ]
-    assert histories[0] == histories[1]
-    best = [torch.load(d / "model.pt", weights_only=True) for d in (tmp_path / "whole", killed)]
-    assert all(torch.equal(v, best[1][k]) for k, v in best[0].items())
-
-
 def test_two_processes_train_and_the_first_alone_writes(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     text = run_process(
@@ -377,13 +327,29 @@ def test_a_volume_with_fewer_slices_than_a_patch_trains(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "last.pt").exists()
 
 
+#: Runs ``python -m monai.bundle ARGUMENTS`` in folders, each in a fork of a process that has imported MONAI and nothing else.
+_FORKS = """
+import json, os, sys
+import fire, monai.bundle
+
+assert not [name for name in sys.modules if name.startswith("roi_fusion")]
+for cwd, arguments in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        os.chdir(cwd)
+        sys.path[0] = cwd  # as `python -m` has it
+        fire.Fire({"run": monai.bundle.run}, command=arguments)
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
 def test_the_package_imports_from_the_four_places(tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere" / "bundle"
-    shutil.copytree(BUNDLE, copy, ignore=shutil.ignore_patterns("__pycache__", "runs", "results", "data"))
+    shutil.copytree(BUNDLE, copy, ignore=shutil.ignore_patterns("__pycache__", "runs", "results", "data", "models"))
     show = "import roi_fusion; print(roi_fusion.__file__)"
-    config = tmp_path / "show.json"
-    config.write_text(json.dumps({"imports": ["$import roi_fusion"], "run": ["$print('FOUND', roi_fusion.__file__)"]}))
-    (copy / "configs" / "show.json").write_text(config.read_text())
+    config = {"imports": ["$import roi_fusion"], "run": ["$print('FOUND', roi_fusion.__file__)"]}
+    (copy / "configs" / "show.json").write_text(json.dumps(config))
 
     def output(*arguments: str, cwd: Path) -> str:
         return subprocess.run(
@@ -392,15 +358,17 @@ def test_the_package_imports_from_the_four_places(tmp_path: Path) -> None:
 
     expected = str(copy / "roi_fusion" / "__init__.py")
     assert expected in output("-c", show, cwd=copy)
-    for cwd, file in (
+    assert expected in output("-c", f"import sys; sys.path.insert(0, {str(copy)!r}); {show}", cwd=tmp_path)
+    places = [
         (copy, "configs/show.json"),
         (copy.parent, "bundle/configs/show.json"),
         (tmp_path, str(copy / "configs" / "show.json")),
-    ):
-        found = output("-m", "monai.bundle", "run", "--config_file", file, "--bundle_root", str(copy), cwd=cwd)
-        line = next(part for part in found.splitlines() if part.startswith("FOUND"))
-        assert (cwd / line.split()[1]).resolve() == Path(expected).resolve()
-    assert expected in output("-c", f"import sys; sys.path.insert(0, {str(copy)!r}); {show}", cwd=tmp_path)
+    ]
+    commands = [(str(cwd), ["run", "--config_file", file, "--bundle_root", str(copy)]) for cwd, file in places]
+    found = [
+        line.split()[1] for line in output("-c", _FORKS, json.dumps(commands), cwd=tmp_path).splitlines() if "FOUND" in line
+    ]
+    assert [(cwd / file).resolve() for (cwd, _), file in zip(places, found, strict=True)] == [Path(expected).resolve()] * 3
 
 
 @pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])

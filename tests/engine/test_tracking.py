@@ -117,7 +117,12 @@ def command(data: Path, out: Path, *more: str) -> list[str]:
 
 
 def environment(server: str) -> dict[str, str]:
-    return {**os.environ, "MLFLOW_TRACKING_URI": server, "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": server,
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 @pytest.fixture(scope="module")
