@@ -174,7 +174,7 @@ def test_the_cache_of_a_training_refuses_what_inference_refuses(
     studies: Path, loaded: dict[str, dict], training_preprocessing, tmp_path: Path
 ) -> None:
     chosen = some_of(studies, STUDIES // 3, tmp_path / "part")
-    dataset = CaseDataset(find_cases(tmp_path / "part"), training_preprocessing, cache=True, num_workers=0, progress=False)
+    dataset = CaseDataset(find_cases(tmp_path / "part"), training_preprocessing, cache=True, num_workers=0)
     kept = {item["case"] for item in dataset.loaded}
     assert kept | set(dataset.errors) == set(chosen)
     assert set(dataset.errors) == {n for n in chosen if "refused" in loaded[n]}

@@ -59,6 +59,9 @@ KNOBS: dict[str, Knob] = {
         where=_BOTH,
     ),
     "device": Knob("device", "cuda if there is one, else cpu", "torch device", where=_BOTH),
+    "verbose": Knob(
+        "bool", False, "true shows all options, and everything that MONAI, ignite and MLflow log, with its time", where=_BOTH
+    ),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
     "resume_changed": Knob("bool", False, "true resumes although cases were added, removed or changed since"),
     "initial_weights": Knob(

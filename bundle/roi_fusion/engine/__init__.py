@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "handlers",
         "inferer",
         "prediction",
+        "progress",
         "run_record",
         "tracking",
         "training",
