@@ -205,9 +205,9 @@ def test_predict_gives_results_or_one_sentence(
             assert is_one_sentence(sentence), f"{name}: {sentence}"
             assert not list(out.rglob("*.nii.gz")), f"{name}: refused, but results were written"
         else:
-            assert np.isfinite(result["fused"]).all(), name
-            assert result["fused"].shape == nib.load(mri).shape[:3], name
-            np.testing.assert_allclose(result["affine"], nibabels_affine(mri), atol=1e-3, err_msg=name)
+            assert np.isfinite(result.fused).all(), name
+            assert result.fused.shape == nib.load(mri).shape[:3], name
+            np.testing.assert_allclose(result.affine, nibabels_affine(mri), atol=1e-3, err_msg=name)
 
 
 def test_inference_measures_and_reports_every_study(

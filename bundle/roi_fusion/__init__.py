@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "core.network": ["RoiFusionNet"],
         "engine.inferer": ["SamplingInferer"],
-        "engine.prediction": ["Predictor", "predict"],
+        "engine.prediction": ["Prediction", "Predictor", "predict"],
         "errors": ["InputError"],
     },
 )

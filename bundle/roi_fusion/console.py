@@ -1,8 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """What a run shows: short log lines, one kind of progress bar, and other libraries' chatter left out where it is made.
 
-Lines go to the loggers and so to standard output, bars to standard error. A bar is drawn on a terminal only; what is written to a
-file or a pipe are plain lines.
+Lines go to the loggers and so to standard output, bars to standard error. A bar is drawn on a terminal only; a file or a pipe
+gets plain lines.
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 #: Validation metrics that are worth a place in the line of an epoch; history.jsonl has all of them.
 _SHOWN = {
     "score": "score",
-    "lesion_dice": "lesion Dice",
-    "lesion_volume_difference_ml": "volume difference",
+    "lesion_dice": "Dice",
     "brain_ssim": "brain SSIM",
     "bone_ssim": "bone SSIM",
 }
@@ -78,7 +77,12 @@ def case_line(facts: Mapping[str, Any], seconds: float, *, width: int = 0, dice:
 
 
 def epoch_line(
-    epoch: int, epochs: int, metrics: Mapping[str, Any], validation: Mapping[str, Any] | None, seconds: float
+    epoch: int,
+    epochs: int,
+    metrics: Mapping[str, Any],
+    validation: Mapping[str, Any] | None,
+    seconds: float,
+    best: bool = False,
 ) -> str:
     """The line of one epoch of a training.
 
@@ -87,10 +91,11 @@ def epoch_line(
         metrics: of the trainer, see :class:`~roi_fusion.engine.handlers.TrainingStatistics`.
         validation: metrics of the validation, where the epoch had one.
         seconds: that it took, the validation included.
+        best: whether the validation is the best so far.
 
     Example:
         >>> epoch_line(2, 9, {"loss_total": 6.7, "loss_brain": 0.25, "learning_rate": 1e-4}, {"score": 0.345}, 12.3)
-        'epoch 2/9  loss 6.7 (brain 0.25)  validation: score 0.345  learning rate 0.0001  12.3 s'
+        'epoch 2/9  loss 6.7 (brain 0.25)  validation: score 0.345  lr 0.0001  12.3 s'
     """
     losses = {k.removeprefix("loss_"): float(v) for k, v in metrics.items() if k.startswith("loss_")}
     total = losses.pop("total", math.nan)
@@ -98,11 +103,10 @@ def epoch_line(
     parts = [f"epoch {epoch}/{epochs}", f"loss {total:.3g}" + (f" ({components})" if components else "")]
     if validation is not None:
         found = {k: float(validation[k]) for k in _SHOWN if math.isfinite(float(validation.get(k, math.nan)))}
-        units = {"lesion_volume_difference_ml": "+.1f"}
-        said = [f"{_SHOWN[k]} {v:{units.get(k, '.3f')}}" + (" mL" if k.endswith("_ml") else "") for k, v in found.items()]
+        said = [*(f"{_SHOWN[k]} {v:.3f}" for k, v in found.items()), *(["new best"] if best else [])]
         parts.append("validation: " + (", ".join(said) or "nothing measured"))
     if "learning_rate" in metrics:
-        parts.append(f"learning rate {float(metrics['learning_rate']):.2g}")
+        parts.append(f"lr {float(metrics['learning_rate']):.2g}")
     return "  ".join([*parts, duration(seconds)])
 
 
@@ -217,13 +221,13 @@ class TrainingProgress:
     def _begin(self, engine: Engine) -> None:
         self._epoch_begun = time.monotonic()
         if self._whole is not None:
-            self._whole.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}")
+            self._whole.set_description_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}")
         self._new_part(int(engine.state.epoch_length or 0), "  this epoch", "iterations")
 
     def _step(self, engine: Engine) -> None:
         state: Any = engine.state
         if self._part is not None and not self._part.disable and isinstance(state.output, Mapping) and "loss" in state.output:
-            self._part.set_postfix_str(f" loss {float(state.output['loss']):.3g}", refresh=False)
+            self._part.set_postfix_str(f"loss {float(state.output['loss'].detach()):.3g}", refresh=False)
         for bar in (self._whole, self._part):
             if bar is not None:
                 bar.update()
@@ -243,9 +247,8 @@ class TrainingProgress:
         validated = state is not None and bool(state.metrics) and state.epoch == engine.state.epoch
         epoch, epochs = engine.state.epoch, int(engine.state.max_epochs or 0)
         seconds = time.monotonic() - self._epoch_begun
-        line = epoch_line(epoch, epochs, engine.state.metrics, state.metrics if validated else None, seconds)
-        if self.best_writer is not None and self.best_writer.is_better(engine):
-            line += "  new best"
+        best = self.best_writer is not None and self.best_writer.is_better(engine)
+        line = epoch_line(epoch, epochs, engine.state.metrics, state.metrics if validated else None, seconds, best)
         if self._whole is not None and self._whole.disable and epoch < epochs:
             left = (time.monotonic() - self._begun) / (epoch - self._first_epoch) * (epochs - epoch)
             line += f"  {duration(left)} left"
