@@ -23,7 +23,8 @@ __all__ = ["close_bars", "duration", "progress_bar", "set_up_console", "short_pa
 
 #: Loggers of other libraries → level from which they are heard: what lies below says nothing that a run does not say itself.
 _QUIET = {
-    "ignite.engine.engine": logging.WARNING,  # "Engine run resuming …", "Got new best metric of …", "Epoch[1] Complete"
+    # "Engine run resuming …", "Got new best metric of …", "Epoch[1] Complete"; its errors are raised as well
+    "ignite.engine.engine": logging.CRITICAL,
     "monai.bundle.scripts": logging.WARNING,  # repeats the command line
     "monai.bundle.workflows": logging.WARNING,
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # a decoder that is not used, once for each reader
@@ -69,6 +70,8 @@ def set_up_console(verbose: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else level)
     for beginning in () if verbose else _QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message=beginning)
+    if not verbose:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # drawn in files too
     root = logging.getLogger()
     for place, handler in enumerate(root.handlers):
         if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):

@@ -100,7 +100,7 @@ def test_one_volume_alone_is_an_ordinary_input(missing: str, bundle: Path, tiny_
     assert np.isfinite(share[fused != 0]).any()
     assert fused.std() > 0
     assert facts[missing] == ""
-    assert Path(facts[{"mri": "ct", "ct": "mri"}[missing]]).is_file()
+    assert (result / facts[{"mri": "ct", "ct": "mri"}[missing]]).is_file()
 
 
 def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -235,6 +235,12 @@ KNOBS: dict[str, Knob] = {
     "register_model": Knob(
         "str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"
     ),
+    "system_metrics": Knob(
+        "bool",
+        False,
+        "true also logs processor, memory, disk, network and GPU every 10 s to MLflow; needs psutil, for the GPU nvidia-ml-py",
+        where="tracking",
+    ),
 }
 
 

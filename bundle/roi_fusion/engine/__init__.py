@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "progress",
         "run_record",
         "tracking",
+        "tracking_model",
         "training",
         "training_run",
         "weights",
