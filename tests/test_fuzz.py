@@ -199,9 +199,7 @@ def test_every_accepted_affine_is_nibabels(studies: Path, loaded: dict[str, dict
 def test_the_cache_of_a_training_refuses_what_inference_refuses(
     studies: Path, loaded: dict[str, dict], training_preprocessing
 ) -> None:
-    dataset = CaseDataset(
-        find_cases(studies), training_preprocessing, cache=True, cache_rate=0.5, num_workers=0, progress=False
-    )
+    dataset = CaseDataset(find_cases(studies), training_preprocessing, cache=True, cache_rate=0.5, num_workers=0)
     assert {case["case"] for case in dataset.data} | set(dataset.errors) == set(loaded)
     assert dataset.errors == {n: loaded[n]["refused"] for n in refused_in(loaded)}
 
@@ -227,9 +225,9 @@ def test_predict_gives_results_or_one_sentence(
             assert is_one_sentence(sentence), f"{name}: {sentence}"
             assert not list((tmp_path / name).rglob("*.nii.gz")), f"{name}: refused, but results were written"
         else:
-            assert np.isfinite(result["fused"]).all(), name
-            assert result["fused"].shape == nib.load(mri).shape[:3], name
-            np.testing.assert_allclose(result["affine"], nibabels_affine(mri), atol=1e-3, err_msg=name)
+            assert np.isfinite(result.fused).all(), name
+            assert result.fused.shape == nib.load(mri).shape[:3], name
+            np.testing.assert_allclose(result.affine, nibabels_affine(mri), atol=1e-3, err_msg=name)
 
 
 def test_inference_measures_and_reports_every_study(

@@ -12,7 +12,7 @@ import pytest
 from conftest import BUNDLE, ROOT
 
 #: From the ground up. CONTRIBUTING.md has the same list in words.
-FLOORS = ("errors", "values", "core", "data", "metrics", "config", "report", "engine")
+FLOORS = ("errors", "values", "console", "core", "data", "metrics", "config", "report", "engine")
 PACKAGE, TOOLS = BUNDLE / "roi_fusion", ROOT / "scripts" / "roi_fusion_tools"
 #: `core` holds the method and reads no files: what it may import besides the standard library and lower floors.
 CORE_MAY_IMPORT = {"torch", "monai", "numpy", "scipy", "skimage"}

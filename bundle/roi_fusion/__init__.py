@@ -11,11 +11,11 @@ __version__ = "0.2.0"
 # Modules are imported when they are first named: config expressions can import ``roi_fusion`` but no dotted name.
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["config", "core", "data", "engine", "errors", "metrics", "report", "values"],
+    submodules=["config", "console", "core", "data", "engine", "errors", "metrics", "report", "values"],
     submod_attrs={
         "core.network": ["RoiFusionNet"],
         "engine.inferer": ["SamplingInferer"],
-        "engine.prediction": ["Predictor", "predict"],
+        "engine.prediction": ["Prediction", "Predictor", "predict"],
         "errors": ["InputError"],
     },
 )

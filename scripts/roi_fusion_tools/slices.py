@@ -19,7 +19,7 @@ from skimage.filters import threshold_otsu
 from roi_fusion.core.masks import largest_component
 from roi_fusion.core.ssim import FixedReferenceSsim
 from roi_fusion.data.io import read_volume
-from roi_fusion.data.results import result_folders
+from roi_fusion.data.results import read_result, result_folders
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -195,7 +195,9 @@ def export_slices(
         array = read_volume(folder / f"{volume}.nii.gz", as_stored=True).array.astype(np.float64)
         shown = np.where(np.isnan(array), low, array)
         grey = np.clip(np.round((shown - low) / (high - low) * 255), 0, 255).astype(np.uint8)
-        facts = json.loads((folder / "result.json").read_text())
+        facts = read_result(folder)
+        if facts is None:
+            raise InputError(f"{folder / 'result.json'}: expected the facts of a result, got none that can be read")
         source = Path(facts["mri"] or facts["ct"]).parent / "slices.json"
         names = json.loads(source.read_text())["pictures"] if source.is_file() else []
         if len(names) != array.shape[-1]:

@@ -16,7 +16,6 @@ from roi_fusion.config.check import inference_parser
 from roi_fusion.core.guidance import RoiGuidance
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import make_scheduler
-from roi_fusion.data.cases import each_item
 from roi_fusion.data.modes import MODES, link_mode
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import SamplingInferer, intensity_of
@@ -68,7 +67,7 @@ def evaluate_folder(
         knobs: of the preprocessing in ``inference.json``, such as ``register``.
 
     Returns:
-        ``{"checkpoint", "modes": {mode: {"summary", "cases"}}}``.
+        ``{"checkpoint", "modes": {mode: {"summary", "cases", "refused"}}}``.
 
     Raises:
         InputError: for an unknown mode, weights or cases that cannot be used.
@@ -83,8 +82,11 @@ def evaluate_folder(
         folder = link_mode(dataset_dir, mode, Path(dataset_dir) / ".modes" / mode)
         dataset = inference_parser({"dataset_dir": str(folder), **knobs}).get_parsed_content("dataset")
         count = len(dataset) if num_cases is None else min(num_cases, len(dataset))
-        rows = list(tqdm(_rows(network, inferer, each_item(dataset, count)), total=count, desc=mode, unit="case"))
-        result["modes"][mode] = {"summary": summarise_rows(rows), "cases": rows}
+        items = (dataset[n] for n in tqdm(range(count), desc=mode, unit="case"))
+        rows = list(_rows(network, inferer, (item for item in items if "image" in item)))
+        if not rows:
+            raise InputError(next(iter(dataset.errors.values()), f"{dataset_dir}: expected at least one case, got none"))
+        result["modes"][mode] = {"summary": summarise_rows(rows), "cases": rows, "refused": dict(dataset.errors)}
         if output_file is not None:
             write_json(output_file, result)
     return result

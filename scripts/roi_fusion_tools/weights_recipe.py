@@ -66,8 +66,9 @@ def make_weights(
     """
     root = Path(output_dir).resolve()
     root.mkdir(parents=True, exist_ok=True)
-    maps, files = HeadMaps(label_maps), {"label_maps": label_maps, "lesions": lesions}
-    knobs = {
+    maps = HeadMaps(label_maps)
+    files: dict[str, str | None] = {"label_maps": label_maps, "lesions": lesions}
+    knobs: dict[str, Any] = {
         "max_epochs": epochs,
         "cases_per_epoch": cases_per_epoch,
         "learning_rate": learning_rate,
@@ -80,7 +81,7 @@ def make_weights(
     _train(root / "run", epochs, [text for name, value in knobs.items() for text in (f"--{name}", str(value))])
     how: dict[str, Any] = {**files, "seed": seed}
     list(write_cases(root / "calibration", calibration_cases, **how))
-    known = {"heads": choose_ids(maps, None, "train"), "lesion_ids": "0:700" if lesions else None}
+    known: dict[str, Any] = {"heads": choose_ids(maps, None, "train"), "lesion_ids": "0:700" if lesions else None}
     list(write_cases(root / "known", known_cases, **how, **known))
     weights = root / "model.pt"
     found = calibrate_checkpoint(root / "run" / "model.pt", root / "calibration", None, weights, training_dir=root / "known")

@@ -104,7 +104,7 @@ def break_cases(dataset: Path) -> dict[str, str]:
 
 def test_a_bad_case_never_stops_the_others_in_training(dataset: Path) -> None:
     expected = break_cases(dataset)
-    found = CaseDataset(load_datalist(dataset), loading(RandShiftIntensityd("image", 1.0, prob=1.0)), progress=False)
+    found = CaseDataset(load_datalist(dataset), loading(RandShiftIntensityd("image", 1.0, prob=1.0)))
     assert len(found) == 5
     assert [found[i]["case"] for i in range(5)] == ["c05", "c06", "c07", "c08", "c09"]
     assert set(found.errors) == set(expected)
@@ -115,7 +115,7 @@ def test_a_bad_case_never_stops_the_others_in_training(dataset: Path) -> None:
 
 def test_a_bad_case_never_stops_the_others_in_inference(dataset: Path) -> None:
     expected = break_cases(dataset)
-    found = CaseDataset(load_datalist(dataset), loading(), cache=False, progress=False)
+    found = CaseDataset(load_datalist(dataset), loading(), cache=False)
     assert not found.errors  # nothing is loaded yet
     batches = [collate_cases([found[i]]) for i in range(len(found))]
     assert ["image" in b for b in batches] == [False] * 5 + [True] * 5
@@ -127,7 +127,7 @@ def test_a_bad_case_never_stops_the_others_in_inference(dataset: Path) -> None:
 
 def test_a_name_without_a_folder_is_refused_and_not_lost(dataset: Path) -> None:
     write_json(dataset / "splits.json", {"train": ["c01", "c77"], "val": ["c02"], "test": ["c03"]})
-    found = CaseDataset(load_datalist(dataset, "train"), loading(), progress=False)
+    found = CaseDataset(load_datalist(dataset, "train"), loading())
     assert len(found) == 1
     assert "c77: expected mri.nii.gz and ct.nii.gz" in found.errors["c77"]
 
@@ -136,13 +136,13 @@ def test_no_usable_case_at_all_is_one_sentence(dataset: Path) -> None:
     for n in range(10):
         (dataset / f"c{n:02d}" / "mri.nii.gz").write_text("broken")
     with pytest.raises(InputError, match="expected at least one usable case, got none"):
-        CaseDataset(load_datalist(dataset), loading(), progress=False)
+        CaseDataset(load_datalist(dataset), loading())
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_any_cache_rate_gives_the_same_cases(dataset: Path, rate: float) -> None:
     break_cases(dataset)
-    found = CaseDataset(load_datalist(dataset), loading(), cache_rate=rate, progress=False)
+    found = CaseDataset(load_datalist(dataset), loading(), cache_rate=rate)
     assert [found[i]["case"] for i in range(len(found))] == ["c05", "c06", "c07", "c08", "c09"]
 
 

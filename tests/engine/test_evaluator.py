@@ -126,10 +126,10 @@ def test_an_evaluator_passes_over_refused_cases(tmp_path: Path) -> None:
         np.mean([state.metrics[k] for k in ("brain_ssim_context", "bone_ssim_context", "lesion_dice")])
     )
     assert state.baselines["paste"]["brain_ssim"] == pytest.approx(1.0)
-    require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}))
+    require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}), tmp_path)
     evaluator.state.case_rows = []
     with pytest.raises(InputError, match=r"b/mri\.nii\.gz: why"):
-        require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}))
+        require_results(evaluator, SimpleNamespace(errors={"bad": "b/mri.nii.gz: why"}), tmp_path)
 
 
 def test_volume_classes() -> None:

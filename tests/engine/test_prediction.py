@@ -19,7 +19,7 @@ from helpers import documented_examples, pair_of, run_documented
 from in_process import run_bundle
 from roi_fusion.core.channels import OUTPUT_CHANNELS
 from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.data.results import RESULT_FILES
+from roi_fusion.data.results import RESULT_FILES, read_result
 from roi_fusion.engine.prediction import Predictor, prepare
 from roi_fusion.errors import InputError
 
@@ -49,18 +49,34 @@ def test_predict_returns_what_it_writes(bundle: Path, tiny_dataset: Path, tmp_pa
     mri, ct = pair_of(tiny_dataset)
     result = roi_fusion.predict(mri, ct, output_dir=tmp_path, bundle_root=bundle, **FAST)
     source = nib.load(mri)
-    assert set(result) == {stem for stem, _ in RESULT_FILES.values()} | {"affine"}
-    np.testing.assert_allclose(result["affine"], source.affine, atol=1e-5)
+    np.testing.assert_allclose(result.affine, source.affine, atol=1e-5)
     for stem, dtype in RESULT_FILES.values():
         on_disk = nib.load(tmp_path / "phantom_0000" / f"{stem}.nii.gz")
-        assert result[stem].shape == source.shape
-        assert result[stem].dtype == dtype
-        np.testing.assert_array_equal(result[stem], np.asarray(on_disk.dataobj))
+        volume = getattr(result, stem)
+        assert volume.shape == source.shape
+        assert volume.dtype == dtype
+        np.testing.assert_array_equal(volume, np.asarray(on_disk.dataobj))
+        assert result.files[stem] == tmp_path / "phantom_0000" / f"{stem}.nii.gz"
         np.testing.assert_allclose(on_disk.affine, source.affine, atol=1e-4)
     facts = json.loads((tmp_path / "phantom_0000" / "result.json").read_text())
     assert facts["num_samples"] == 2
+    assert result.files["result"] == tmp_path / "phantom_0000" / "result.json"
+    assert (
+        result.lesion_ml == facts["lesion_ml"] == pytest.approx(result.lesion.sum() * abs(np.linalg.det(source.affine)) / 1000)
+    )
+    assert (result.lesion_ml_interval, result.lesion_ml_interval_note) == (None, "the weights were not calibrated")
+    assert list(result.warnings) == facts["warnings"]
+    assert result.outside_training is None
+    assert {k: v for k, v in result.facts.items() if k not in ("mri", "ct")} == {
+        k: v for k, v in facts.items() if k not in ("mri", "ct")
+    }
+    # paths from the case's folder, no name of the machine among them
+    assert not Path(facts["mri"]).is_absolute()
+    assert (tmp_path / "phantom_0000" / facts["mri"]).samefile(mri)
+    assert read_result(tmp_path / "phantom_0000")["ct"] == str(Path(ct).resolve())
+    assert facts["weights"]["checkpoint"] == "model.pt"
     # the threshold is the weights' own
-    np.testing.assert_array_equal(result["lesion"] > 0, result["lesion_prob"] > np.float32(0.3))
+    np.testing.assert_array_equal(result.lesion > 0, result.lesion_prob > np.float32(0.3))
 
 
 @pytest.mark.parametrize("missing", ["mri", "ct"])
@@ -84,7 +100,7 @@ def test_one_volume_alone_is_an_ordinary_input(missing: str, bundle: Path, tiny_
     assert np.isfinite(share[fused != 0]).any()
     assert fused.std() > 0
     assert facts[missing] == ""
-    assert Path(facts[{"mri": "ct", "ct": "mri"}[missing]]).is_file()
+    assert (result / facts[{"mri": "ct", "ct": "mri"}[missing]]).is_file()
 
 
 def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
@@ -95,15 +111,16 @@ def test_predict_equals_the_bundle_command(bundle: Path, tiny_dataset: Path, tmp
     result = roi_fusion.predict(mri, ct, bundle_root=bundle, **FAST)
     for stem, _ in RESULT_FILES.values():
         on_disk = np.asarray(nib.load(tmp_path / "phantom_0000" / f"{stem}.nii.gz").dataobj)
-        np.testing.assert_allclose(result[stem], on_disk, atol=1e-4 * max(1, np.nanmax(np.abs(on_disk))))
+        np.testing.assert_allclose(getattr(result, stem), on_disk, atol=1e-4 * max(1, np.nanmax(np.abs(on_disk))))
 
 
 def test_a_predictor_serves_many_pairs_and_writes_nothing_unasked(bundle: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     predictor = Predictor(bundle / "models" / "model.pt", **FAST)
     first, second = (predictor(*pair_of(tiny_dataset, c)) for c in ("phantom_0000", "phantom_0001"))
     again = predictor(*pair_of(tiny_dataset))
-    np.testing.assert_array_equal(first["fused"], again["fused"])
-    assert not np.array_equal(first["fused"], second["fused"])
+    np.testing.assert_array_equal(first.fused, again.fused)
+    assert not np.array_equal(first.fused, second.fused)
+    assert first.files == {}
     assert not list(tmp_path.iterdir())
 
 
@@ -116,6 +133,7 @@ def test_prepare_gives_what_exported_models_take(tiny_dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"mri_path": None, "ct_path": None}, "mri_path and ct_path: expected a file for one of them at least, got none"),
         ({"mri_path": "absent.nii.gz"}, "expected a volume, found no such file"),
         ({"checkpoint": "absent.pt"}, "expected weights of this network, found no such file"),
         ({"num_samples": 0}, "num_samples: expected a whole number of 1 or more"),

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -30,10 +28,8 @@ from conftest import BUNDLE
 from roi_fusion import __version__
 from roi_fusion.config.knobs import KNOBS
 from roi_fusion.core.losses import COMPONENTS
-from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.data.results import RESULT_FILES
 from roi_fusion.engine.handlers import TrainingEvents
-from roi_fusion.engine.tracking import FusionModel, TrackingHandler, bundle_copy, unique_run_name
+from roi_fusion.engine.tracking import TrackingHandler, metric_name, unique_run_name
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.fusion import FusionMetrics
 from roi_fusion.metrics.lesion import LesionMetrics
@@ -149,7 +145,7 @@ def killed(server: str, data: Path, tmp_path_factory: pytest.TempPathFactory) ->
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 300
-    while not (found := [r for r in runs(server) if "loss_total" in r.data.metrics]):
+    while not (found := [r for r in runs(server) if "train/loss/total" in r.data.metrics]):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.3)
@@ -191,17 +187,34 @@ def test_every_component_and_metric_of_every_epoch_is_there(server: str, tracked
     rows = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     assert len(rows) == 2
     for row in rows:
-        values = {k: v for k, v in row.items() if isinstance(v, float)}
-        values.update({f"val_{k}": v for k, v in row["validation"].items()})
-        values.update({f"val_{m}_{k}": v for m, part in row["baselines"].items() for k, v in part.items()})
-        assert {f"loss_{n}" for n in (*COMPONENTS, "total")} <= set(values)
-        assert {f"gradient_share_{n}" for n in COMPONENTS} <= set(values)
-        assert {f"val_{n}" for n in FusionMetrics.names} <= set(values)
+        values = {metric_name("train", k): v for k, v in row.items() if isinstance(v, float)}
+        values.update({metric_name("val", k): v for k, v in row["validation"].items()})
+        assert {f"train/loss/{n}" for n in (*COMPONENTS, "total")} <= set(values)
+        assert {f"train/gradient_share/{n}" for n in COMPONENTS} <= set(values)
+        assert {f"val/fusion/{n}" for n in FusionMetrics.names} <= set(values)
         for name, value in values.items():
             logged = {m.step: m.value for m in client.get_metric_history(run.info.run_id, name)}
             assert logged[row["epoch"]] == pytest.approx(value), name
     lesion = {n for n in LesionMetrics.names if n in rows[1]["validation"]}
-    assert {f"val_{n}" for n in lesion} <= set(run.data.metrics)
+    assert {f"val/lesion/{n.removeprefix('lesion_')}" for n in lesion} <= set(run.data.metrics)
+    assert not [n for n in run.data.metrics if "paste" in n or "/other/" in n]
+    table = client.download_artifacts(run.info.run_id, "baselines.json")
+    baselines = pd.read_json(table, orient="split")
+    first = baselines[baselines["epoch"] == 1].set_index("method")
+    assert set(first.index) == set(rows[0]["baselines"])
+    assert first.loc["maximum", "brain_ssim"] == pytest.approx(rows[0]["baselines"]["maximum"]["brain_ssim"])
+
+
+def test_data_sets_and_source_of_a_run(tracked: tuple[Any, Path], data: Path) -> None:
+    run, out = tracked
+    record = json.loads((out / "run.json").read_text())["data"]
+    inputs = {i.dataset.name: i.dataset for i in run.inputs.dataset_inputs}
+    assert set(inputs) == set(record) == {"train", "validate"}
+    for name, found in inputs.items():
+        assert found.digest == record[name]["hash"]
+        assert json.loads(found.profile)["num_rows"] == record[name]["cases"]
+        assert json.loads(found.source)["uri"] == data.resolve().as_uri()
+    assert run.data.tags["mlflow.source.name"] == "python -m monai.bundle run"
 
 
 def test_every_knob_is_a_param_and_the_tags_say_where_it_comes_from(tracked: tuple[Any, Path]) -> None:
@@ -220,7 +233,8 @@ def test_every_knob_is_a_param_and_the_tags_say_where_it_comes_from(tracked: tup
 
 
 def test_search_finds_runs_by_metric_param_and_tag(server: str, tracked: tuple[Any, Path]) -> None:
-    expected = "params.seed = '5' and tags.seed = '5' and metrics.val_brain_ssim > 0 and attributes.status = 'FINISHED'"
+    expected = "params.seed = '5' and tags.seed = '5' and metrics.`val/fusion/brain_ssim` > 0"
+    expected += " and attributes.status = 'FINISHED'"
     assert [r.info.run_id for r in runs(server, filter_string=expected)] == [tracked[0].info.run_id]
 
 
@@ -248,6 +262,11 @@ def test_the_registered_model_takes_two_file_paths(server: str, tracked: tuple[A
         "model = mlflow.pyfunc.load_model('models:/fusion/1')\n"
         f"rows = model.predict(pandas.DataFrame([{pair!r}]))\n"
         "print('ROWS', json.dumps(rows.to_dict('records')))\n"
+        "signature = model.metadata.signature\n"
+        "example = model.metadata.load_input_example()\n"
+        "said = {'inputs': {c.name: c.required for c in signature.inputs}, 'outputs': signature.outputs.input_names(),\n"
+        "        'example': list(example)}\n"
+        "print('SIGNATURE', json.dumps(said))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(server), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -255,6 +274,12 @@ def test_the_registered_model_takes_two_file_paths(server: str, tracked: tuple[A
     assert Path(row["folder"]) == tmp_path / "out" / "phantom_0000"
     assert (tmp_path / "out" / "phantom_0000" / "fused.nii.gz").exists()
     assert row["lesion_ml"] >= 0
+    assert pd.isna(row["lesion_ml_low"])  # not calibrated
+    assert isinstance(row["warnings"], str)
+    said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("SIGNATURE"))[9:])
+    assert said["inputs"] == {"mri": True, "ct": True, "output_dir": False}  # name → required
+    assert {"folder", "lesion_ml", "lesion_ml_low", "lesion_ml_high", "warnings"} <= set(said["outputs"])
+    assert said["example"] == ["mri", "ct", "output_dir"]
 
 
 def test_a_training_that_ends_with_an_error_is_failed(
@@ -324,7 +349,7 @@ def test_sqlite_names_and_missing_numbers(local: str, tmp_path: Path) -> None:
     assert found[0].info.run_name == "mine"
     assert found[1].info.run_name.startswith("mine_")
     assert found[1].data.tags["error"] == "no such number"
-    assert found[0].data.metrics == {"loss_total": 0.5}  # NaN is left out
+    assert found[0].data.metrics == {"train/loss/total": 0.5}  # NaN is left out
     assert found[0].data.tags["gate_20"] == "passed"
 
 
@@ -375,54 +400,3 @@ def test_a_missing_mlflow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("monai.handlers.MLFlowHandler.__init__", absent)
     with pytest.raises(InputError, match="expected mlflow, which is not installed: pip install mlflow"):
         TrackingHandler(tmp_path, None, BUNDLE)
-
-
-# --- the registered model, in process ----------------------------------------------------------------------------------------
-
-NETWORK = {
-    "_target_": "roi_fusion.core.network.RoiFusionNet",
-    "channels": [8, 8, 12, 12],
-    "denoiser_channels": [4, 4, 6],
-    "residual_bound": 0.25,
-}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[FusionModel, SimpleNamespace]:
-    folder = tmp_path_factory.mktemp("registered")
-    (folder / "run.json").write_text(json.dumps({"network_def": NETWORK, "knobs": {"scheduler": "rflow"}}))
-    torch.manual_seed(0)
-    network = RoiFusionNet(channels=[8, 8, 12, 12], denoiser_channels=[4, 4, 6])
-    torch.save(network.state_dict(), folder / "model.pt")
-    bundle = bundle_copy(BUNDLE, folder, folder)
-    assert json.loads((bundle / "configs" / "inference.json").read_text())["scheduler"] == "rflow"
-    context = SimpleNamespace(artifacts={"bundle": str(bundle)})
-    found = FusionModel()
-    found.load_context(context)
-    return found, context
-
-
-def test_two_file_paths_become_result_files(model: tuple, tiny_dataset: Path, tmp_path: Path) -> None:
-    case = tiny_dataset / "phantom_0001"
-    pairs = pd.DataFrame([{"mri": str(case / "mri.nii.gz"), "ct": str(case / "ct.nii.gz"), "output_dir": str(tmp_path)}])
-    rows = model[0].predict(model[1], pairs)
-    assert rows["folder"].tolist() == [str(tmp_path / "phantom_0001")]
-    written = {p.name for p in (tmp_path / "phantom_0001").iterdir()}
-    assert written == {f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()} | {"result.json"}
-    lesion = nib.load(tmp_path / "phantom_0001" / "lesion.nii.gz")
-    volume = np.asarray(lesion.dataobj).sum() * np.prod(lesion.header.get_zooms()) / 1000
-    assert rows["lesion_ml"].tolist() == [pytest.approx(volume, rel=1e-5)]
-
-
-def test_bad_pairs_are_one_sentence(model: tuple, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="model_input: expected the columns mri and ct, got image"):
-        model[0].predict(model[1], pd.DataFrame([{"image": "x"}]))
-    with pytest.raises(InputError, match=r"no\.nii\.gz: expected a volume, found no such file"):
-        model[0].predict(model[1], pd.DataFrame([{"mri": str(tmp_path / "no.nii.gz"), "ct": "x"}]))
-
-
-def test_a_training_without_weights_is_not_registered(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"register_model: expected best weights at .*, found none \(was there a validation\?\)"
-    ):
-        bundle_copy(BUNDLE, tmp_path, tmp_path / "copy")

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
 import heads
+from conftest import BUNDLE
 from helpers import engine_of
 from roi_fusion.data import results
 from roi_fusion.data.history import read_history
@@ -180,7 +181,7 @@ def test_a_brain_that_was_not_all_seen_has_no_lesion_of_0_ml(tmp_path: Path) -> 
     assert (facts["lesion_ml"], facts["lesion_ml_interval"], facts["lesion_ml_is_lower_bound"]) == (None, None, True)
     assert any("have no CT and were not judged" in w for w in facts["warnings"])
     assert facts["weights"]["scheduler"] == "ddim"
-    assert facts["weights"]["sha256"] == sha256_of(facts["weights"]["checkpoint"])
+    assert facts["weights"]["sha256"] == sha256_of(BUNDLE / "models" / facts["weights"]["checkpoint"])
     write_report(tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert "lesion: none found, part of the brain was not seen" in page

@@ -70,7 +70,7 @@ def test_the_interval_holds_the_volume_of_nine_cases_in_ten() -> None:
 
 def test_too_little_to_fit_is_refused() -> None:
     rng = np.random.default_rng(3)
-    with pytest.raises(InputError, match="expected at least 9 cases, got 8"):
+    with pytest.raises(InputError, match=r"expected at least 9 pairs with a lesion mask, because .* fitted on fewer, got 8"):
         conformal_quantile([simulated(rng)] * 8, 1.0, 0.5)
     assert math.isfinite(conformal_quantile([simulated(rng)] * 9, 1.0, 0.5))
     empty = Draws(np.zeros((1, 4)), np.zeros((1, 4)), np.zeros(4, bool), np.zeros(4, bool), 0.01)

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from monai.bundle import ConfigParser
 
+from ..console import close_bars
 from ..values import printable
 from .ending import command_again, sentence_of
 
@@ -64,6 +65,7 @@ def print_errors_as_sentences(training_dir: Callable[[], str | None] = lambda: N
         if sentence is None:
             previous(kind, error, trace)
         else:
+            close_bars()
             print(f"error: {printable(sentence)}", file=sys.stderr)
 
     hook.prints_sentences = True  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 import tempfile
 from collections.abc import Container, Mapping
@@ -14,11 +15,14 @@ from typing import Any, cast
 import torch
 from monai.bundle import ConfigParser
 
+from ..console import set_up_console
 from ..errors import InputError
 from ..values import as_bool
 from .bundle_run import calling_parser, print_errors_as_sentences
 from .knobs import BUNDLE_ROOT, KNOBS, Knob, expected
 from .paths import path_knobs, set_paths, typed_paths
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["STRUCTURE", "check_config", "check_knobs", "check_value", "check_writable", "inference_parser"]
 
@@ -208,7 +212,7 @@ def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_
 
 
 def check_knobs() -> None:
-    """Check the config that this expression is part of. The first expression of every run list.
+    """Check the config that this expression is part of and set up the console. The first expression of every run list.
 
     Before that, paths of the command line are put into the config as they were typed, see :mod:`~roi_fusion.config.paths`. From
     here on an error that is no fault of the program ends ``python -m monai.bundle run`` with a sentence, see
@@ -224,3 +228,8 @@ def check_knobs() -> None:
     paths = {name: path for name, path in typed_paths().items() if name in config}
     set_paths(parser, paths)
     check_config(config, STRUCTURE, paths)
+    verbose = as_bool("verbose", config.get("verbose", False))
+    set_up_console(verbose)
+    if verbose:
+        for name in sorted(set(config) & set(KNOBS)):
+            logger.info("%s: %s", name, config[name])

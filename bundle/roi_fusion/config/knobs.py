@@ -59,6 +59,9 @@ KNOBS: dict[str, Knob] = {
         where=_BOTH,
     ),
     "device": Knob("device", "cuda if there is one, else cpu", "torch device", where=_BOTH),
+    "verbose": Knob(
+        "bool", False, "true shows all options, and everything that MONAI, ignite and MLflow log, with its time", where=_BOTH
+    ),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
     "resume_changed": Knob("bool", False, "true resumes although cases were added, removed or changed since"),
     "initial_weights": Knob(
@@ -231,6 +234,12 @@ KNOBS: dict[str, Knob] = {
     "run_name": Knob("str", None, "name of the MLflow run; a new unique one by default", optional=True, where="tracking"),
     "register_model": Knob(
         "str", None, "name under which the best weights go into MLflow's model registry", optional=True, where="tracking"
+    ),
+    "system_metrics": Knob(
+        "bool",
+        False,
+        "true also logs processor, memory, disk, network and GPU every 10 s to MLflow; needs psutil, for the GPU nvidia-ml-py",
+        where="tracking",
     ),
 }
 

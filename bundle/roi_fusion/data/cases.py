@@ -8,6 +8,7 @@ A data set is a folder of cases ``<dataset_dir>/<case>/{mri,ct}.nii.gz`` and, wh
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 from monai.data import CacheDataset, Dataset, list_data_collate
 from monai.transforms import Compose
+from tqdm import tqdm
 
+from ..console import duration, progress_bar
 from ..errors import InputError, causes_of, input_error_behind
-from ..values import as_bool, write_json
+from ..values import as_bool, is_first_rank, write_json
 from .io import read_volume, split_ending
 from .splits import PARTS, by_subject, make_splits, read_splits
 
@@ -189,7 +192,7 @@ class CaseDataset(CacheDataset):
         cache: load all cases at the start.
         cache_rate: share of the cases whose volumes stay in memory.
         num_workers: threads that fill the cache.
-        progress: show a bar meanwhile.
+        what: a case's name for the console, such as ``training case``.
 
     Attributes:
         errors: refused cases, ``{case: sentence}``.
@@ -206,17 +209,18 @@ class CaseDataset(CacheDataset):
         cache: bool = True,
         cache_rate: float = 1.0,
         num_workers: int = 2,
-        progress: bool = True,
+        what: str = "case",
     ) -> None:
         self.errors: dict[str, str] = {}
         self.loaded: list[dict[str, Any]] = []
-        self._screen, self._kept = cache, 0
+        self._screen, self._kept, self.what = cache, 0, what
+        self._bar: tqdm | None = None
         super().__init__(
             data=list(data),
             transform=transform,
             cache_rate=cache_rate if cache else 0.0,
             num_workers=num_workers,
-            progress=progress,
+            progress=False,  # MONAI's bar has one name for all data sets and is drawn in files too
             copy_cache=False,
         )
 
@@ -225,13 +229,19 @@ class CaseDataset(CacheDataset):
             return []
         self._kept = self.cache_num
         self.cache_num = len(self.data)
-        items = super()._fill_cache(list(range(len(self.data))))
+        begun = time.monotonic()
+        with progress_bar(len(self.data), f"reading {self.what}s", "cases", leave=False) as self._bar:
+            items = super()._fill_cache(list(range(len(self.data))))
+        self._bar = None
         good = [i for i, item in enumerate(items) if item is not None]
         if not good:
             raise InputError(f"expected at least one usable case, got none ({next(iter(self.errors.values()), 'no cases')})")
         self.data = [self.data[i] for i in good]
         self.loaded = [items[i] for i in good if i < self._kept]
         self.cache_num = len(self.loaded)
+        count = f"{len(good)} {self.what}{'s' if len(good) != 1 else ''}"
+        if is_first_rank():
+            logger.info("%s read in %s", count, duration(time.monotonic() - begun))
         return self.loaded
 
     def _load_cache_item(self, idx: int) -> Any:
@@ -241,6 +251,9 @@ class CaseDataset(CacheDataset):
         except Exception as e:  # one bad case never stops the others
             self._refuse(self.data[idx], e)
             return None
+        finally:
+            if self._bar is not None:
+                self._bar.update()
 
     def _transform(self, index: int) -> Any:
         if self._screen:

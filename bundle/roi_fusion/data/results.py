@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from monai.data import MetaTensor
 
 from ..values import read_json, write_json
 
-__all__ = ["RESULT_FILES", "mark_stale", "read_result", "result_folders", "save_case", "write_volume"]
+__all__ = ["RESULT_FILES", "mark_stale", "read_result", "result_folders", "save_case", "versions", "write_volume"]
+
+#: Keys of ``result.json`` that are paths, written as seen from its folder.
+_PATHS = ("mri", "ct")
 
 #: Key after postprocessing → (file stem, type on disk).
 RESULT_FILES = {
@@ -59,7 +62,8 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
         output_dir: folder of results.
         case: name of the case; files are named by it, not by the input's file name.
         result: after postprocessing, on the MRI's grid.
-        facts: for ``result.json``.
+        facts: for ``result.json``; ``mri`` and ``ct`` are written as paths from the case's folder, so that results and inputs
+            can be moved together and no name of the machine goes with them.
 
     Returns:
         The case's folder.
@@ -69,7 +73,7 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
     scratch.mkdir(parents=True)
     for key, (stem, dtype) in RESULT_FILES.items():
         write_volume(scratch / f"{stem}.nii.gz", result[key], dtype)
-    write_json(scratch / "result.json", dict(facts))
+    write_json(scratch / "result.json", {**facts, **_paths(facts, lambda path: _from_folder(path, folder))})
     folder.mkdir(exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)
     for name in (*(f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()), "result.json"):
@@ -84,8 +88,18 @@ def result_folders(output_dir: str | Path) -> list[Path]:
     return sorted(folder for folder in found if not (folder.name.startswith(".") and folder.name.endswith(".partial")))
 
 
-def read_result(folder: str | Path) -> dict[str, Any] | None:
-    """``result.json`` of a case's folder; None where there is none that can be read."""
+def _paths(facts: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, str]:
+    return {k: change(facts[k]) for k in _PATHS if isinstance(facts.get(k), str) and facts[k]}
+
+
+def _from_folder(path: str, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(os.path.abspath(path), os.path.realpath(folder))).as_posix()
+    except ValueError:  # on another drive
+        return os.path.abspath(path)
+
+
+def _read(folder: str | Path) -> dict[str, Any] | None:
     try:
         facts = read_json(Path(folder) / "result.json")
     except (OSError, ValueError):
@@ -93,9 +107,15 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
+def read_result(folder: str | Path) -> dict[str, Any] | None:
+    """``result.json`` of a case's folder, ``mri`` and ``ct`` as absolute paths; None where there is none that can be read."""
+    facts, here = _read(folder), os.path.realpath(folder)
+    return None if facts is None else {**facts, **_paths(facts, lambda path: os.path.normpath(os.path.join(here, path)))}
+
+
 def mark_stale(folder: str | Path, why: str) -> None:
     """Note in a case's ``result.json`` that its results are of an earlier run, because the last one refused the case."""
-    facts = read_result(folder)
+    facts = _read(folder)
     if facts is not None:
         write_json(Path(folder) / "result.json", {**facts, "stale": f"of an earlier run; the last one refused the case: {why}"})
 

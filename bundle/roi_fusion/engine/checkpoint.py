@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ import torch
 from ignite.engine import Events
 from monai.handlers import CheckpointLoader
 
+from ..console import short_path
 from ..data.fingerprint import data_hash
 from ..errors import InputError
 from ..values import as_bool, is_first_rank, whole_file, write_json
@@ -86,7 +88,7 @@ def prepare_training(
         except (RuntimeError, ValueError, KeyError) as e:
             first = str(e).strip().splitlines()[0]
             raise InputError(f"{resume}: expected a checkpoint of this training, got another ({first[:160]})") from None
-        logger.info("resumed %s at epoch %d", resume, trainer.state.epoch)
+        logger.info("resumed %s at epoch %d", short_path(resume), trainer.state.epoch)
     CheckpointWriter(folder, "last.pt", objects, record=record).attach(trainer)
     ErrorsWriter(folder, datasets, keep=False).attach(trainer)
 
@@ -129,7 +131,7 @@ def prepare_folder(output_dir: str | Path, resume: str | None = None) -> None:
             aside.mkdir()
             for path in found:
                 os.replace(path, aside / path.name)
-            logger.info("%s holds an earlier training: moved to %s", folder, aside)
+            logger.info("%s holds an earlier training: moved to %s", short_path(folder), short_path(aside))
     if idist.get_world_size() > 1:
         idist.barrier()
 
@@ -160,7 +162,7 @@ def publish_weights(output_dir: str | Path, publish_dir: str | Path | None) -> N
     write_record(folder / "model.pt", record, digest)
     with whole_file(folder / "model.pt.sha256") as scratch:
         scratch.write_text(f"{digest}  model.pt\n")
-    logger.info("published %s", folder / "model.pt")
+    logger.info("published %s", short_path(folder / "model.pt"))
 
 
 class CheckpointWriter:
@@ -200,15 +202,20 @@ class CheckpointWriter:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         self.best = float(state["best"])
 
+    def _score(self, engine: Engine) -> float:
+        """The evaluator's key metric of this epoch; NaN where it had no validation."""
+        state = self.evaluator.state
+        return float(state.metrics.get(state.key_metric_name, math.nan)) if state.epoch == engine.state.epoch else math.nan
+
+    def is_better(self, engine: Engine) -> bool:
+        """Whether this epoch's validation beats all that were saved so far."""
+        return self.evaluator is not None and self._score(engine) > self.best
+
     def __call__(self, engine: Engine) -> None:
         if self.evaluator is not None:
-            state = self.evaluator.state
-            score = (
-                state.metrics.get(state.key_metric_name, float("nan")) if state.epoch == engine.state.epoch else float("nan")
-            )
-            if not score > self.best:
+            if not self.is_better(engine):
                 return
-            self.best = float(score)
+            self.best = self._score(engine)
         if not is_first_rank():
             return
         content = {name: item.state_dict() for name, item in self.objects.items()}
@@ -218,5 +225,3 @@ class CheckpointWriter:
             digest = sha256_of(scratch) if self.bare else ""
         if self.bare:
             write_record(self.path, record, digest)
-        if self.evaluator is not None:
-            logger.info("epoch %d: new best %s %.4f, saved %s", engine.state.epoch, state.key_metric_name, self.best, self.path)

@@ -99,7 +99,7 @@ class Doctor:
             if key not in self._said:
                 self._said.add(key)
                 said = (finding.severity, finding.what, finding.cause, finding.remedy)
-                logger.warning("doctor: %s: %s; likely cause: %s; remedy: %s", *said)
+                logger.warning("doctor: %s: %s\n    likely cause: %s\n    remedy: %s", *said)
         critical = [f for f in found if f.severity == "critical"]
         if critical and self.stop_on == "critical":
             raise InputError(

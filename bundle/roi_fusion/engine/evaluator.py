@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
+from ..console import short_path
 from ..core.facts import facts_of
 from ..core.guidance import MASK_NAMES
 from ..core.intensity import IntensityMap
@@ -275,8 +277,13 @@ def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(r["case"], r["method"]): r for r in rows}.values())
 
 
-def require_results(evaluator: Any, dataset: Any) -> None:
-    """End with a sentence when not one case could be used; otherwise say how many could not.
+def require_results(evaluator: Any, dataset: Any, output_dir: str | Path) -> None:
+    """End with a sentence when not one case could be used; otherwise say how many could not and where the results lie.
+
+    Args:
+        evaluator: that has run.
+        dataset: its data set, with ``errors``.
+        output_dir: folder of the results.
 
     Raises:
         InputError: when every case was refused.
@@ -285,4 +292,8 @@ def require_results(evaluator: Any, dataset: Any) -> None:
     done = len({r["case"] for r in getattr(evaluator.state, "case_rows", [])})
     if not done:
         raise InputError(next(iter(errors.values()), "expected at least one usable case, got none"))
-    logger.info("%d case%s done, %d refused", done, "s" if done > 1 else "", len(errors))
+    folder = Path(output_dir)
+    why = f" (why: {short_path(folder / 'errors.json')})" if errors else ""
+    logger.info("%d case%s done, %d refused%s", done, "s" if done > 1 else "", len(errors), why)
+    tables = [short_path(folder / n) for n in ("metrics.csv", "summary.json") if (folder / n).is_file()]
+    logger.info("results: %s  tables: %s", short_path(folder), ", ".join(tables) or "none")

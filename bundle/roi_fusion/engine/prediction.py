@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,56 @@ from .evaluator import CasePreparer
 from .weights import load_weights
 from .writers import ResultWriter
 
-__all__ = ["Predictor", "predict", "prepare"]
+__all__ = ["Prediction", "Predictor", "predict", "prepare"]
 
 
-def _prepare(parser: ConfigParser, mri_path: str | Path, ct_path: str | Path) -> dict[str, Any]:
-    case = inference_datalist("", mri=str(mri_path), ct=str(ct_path))[0]
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is predicted of one case. Volumes ``[X, Y, Z]`` lie on the MRI's grid, as the MRI's file holds it.
+
+    Attributes:
+        case: its name.
+        lesion_ml: volume of the lesion in mL; None where a part of the brain was not seen and nothing was found.
+        lesion_ml_interval: (low, high) in mL, which holds nine of ten true volumes; None where there is none.
+        lesion_ml_interval_note: why there is no interval; None where there is one.
+        lesion_ml_is_lower_bound: a part of the brain was not seen, so `lesion_ml` is a part of the lesion.
+        warnings: sentences on the input and the result.
+        outside_training: what of the case is unlike all that the weights were trained on, as sentences; None where the weights
+            do not say what they know.
+        fused: fused volume, in MRI units, float32.
+        lesion: mask, 0 or 1, uint8.
+        lesion_prob: lesion probability, 0 to 1, float32.
+        uncertainty: entropy of the probability in bits, float32.
+        provenance: share of the MRI in the fused volume, NaN outside the head, float32.
+        residual: part of the fused volume that is from neither image, in MRI units, float32.
+        affine: voxel indices to mm in RAS, ``[4, 4]``.
+        files: name of a volume, such as ``fused``, and ``result`` → file that was written; empty without an `output_dir`.
+        facts: all that ``result.json`` holds.
+    """
+
+    case: str
+    lesion_ml: float | None
+    lesion_ml_interval: tuple[float, float] | None
+    lesion_ml_interval_note: str | None
+    lesion_ml_is_lower_bound: bool
+    warnings: tuple[str, ...]
+    outside_training: tuple[str, ...] | None
+    fused: np.ndarray
+    lesion: np.ndarray
+    lesion_prob: np.ndarray
+    uncertainty: np.ndarray
+    provenance: np.ndarray
+    residual: np.ndarray
+    affine: np.ndarray
+    files: dict[str, Path]
+    facts: dict[str, Any]
+
+
+def _prepare(parser: ConfigParser, mri_path: str | Path | None, ct_path: str | Path | None) -> dict[str, Any]:
+    if mri_path is None and ct_path is None:
+        raise InputError("mri_path and ct_path: expected a file for one of them at least, got none")
+    mri, ct = (None if path is None else str(path) for path in (mri_path, ct_path))
+    case = inference_datalist("", mri=mri, ct=ct)[0]
     try:
         return parser.get_parsed_content("preprocessing")(case)
     except Exception as e:  # MONAI wraps what a transform raises, and readers raise whatever broken bytes lead them to
@@ -84,8 +130,8 @@ class Predictor:
         self._postprocess = self._parser.get_parsed_content("postprocessing")
 
     def __call__(
-        self, mri_path: str | Path, ct_path: str | Path, output_dir: str | Path | None = None
-    ) -> dict[str, np.ndarray]:
+        self, mri_path: str | Path | None, ct_path: str | Path | None = None, output_dir: str | Path | None = None
+    ) -> Prediction:
         """Predict one pair; see :func:`predict`."""
         if output_dir is not None:
             check_writable("output_dir", output_dir)
@@ -93,28 +139,44 @@ class Predictor:
         extra = self._preparer(collate_cases([case]))[3]  # what guides, as an evaluation hands it over
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()
         result = self._postprocess(case)
+        writer = ResultWriter(output_dir or "", self.inferer, self._preparer.guidance_masks, self.network)
+        facts = writer.facts(case, result)
+        files: dict[str, Path] = {}
         if output_dir is not None:
-            writer = ResultWriter(output_dir, self.inferer, self._preparer.guidance_masks, self.network)
-            save_case(output_dir, str(case["case"]), result, writer.facts(case, result))
+            folder = save_case(output_dir, facts["case"], result, facts)
+            files = {stem: folder / f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()} | {"result": folder / "result.json"}
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
-        return {**volumes, "affine": np.asarray(result["pred"].affine, dtype=np.float64)}
+        interval, unlike = facts["lesion_ml_interval"], facts["outside_training"]
+        return Prediction(
+            case=facts["case"],
+            lesion_ml=facts["lesion_ml"],
+            lesion_ml_interval=None if interval is None else (interval[0], interval[1]),
+            lesion_ml_interval_note=facts["lesion_ml_interval_note"],
+            lesion_ml_is_lower_bound=facts["lesion_ml_is_lower_bound"],
+            warnings=tuple(facts["warnings"]),
+            outside_training=None if unlike is None else tuple(unlike),
+            affine=np.asarray(result["pred"].affine, dtype=np.float64),
+            files=files,
+            facts=facts,
+            **volumes,
+        )
 
 
 def predict(
-    mri_path: str | Path,
-    ct_path: str | Path,
+    mri_path: str | Path | None,
+    ct_path: str | Path | None = None,
     output_dir: str | Path | None = None,
     checkpoint: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
     bundle_root: str | Path = BUNDLE_ROOT,
     **knobs: Any,
-) -> dict[str, np.ndarray]:
+) -> Prediction:
     """Fuse one MRI and one CT of a patient and segment the lesion; for many pairs keep a :class:`Predictor`.
 
     Args:
-        mri_path: MRI in NIfTI.
-        ct_path: CT in HU, on any grid that overlaps the MRI's.
+        mri_path: MRI in NIfTI; None where there is the CT alone.
+        ct_path: CT in HU, on any grid that overlaps the MRI's; None takes the one beside the MRI, or the MRI alone.
         output_dir: where ``<case>/`` with the volumes and ``result.json`` is written; None writes nothing.
         checkpoint: weights; the bundle's ``models/model.pt`` when it is None.
         device: torch device; CUDA where there is one when it is None.
@@ -122,9 +184,7 @@ def predict(
         knobs: of ``inference.json``, such as ``num_inference_steps=8`` or ``num_samples=1``.
 
     Returns:
-        Arrays ``[X, Y, Z]`` on the MRI's grid, as the MRI's file holds it: ``fused`` and ``residual`` (in MRI units),
-        ``lesion`` (0/1), ``lesion_prob``, ``uncertainty`` (bits), ``provenance`` (share of the MRI, NaN outside the head); and
-        ``affine`` ``[4, 4]``.
+        The lesion's volume with its interval, warnings, volumes and files, see :class:`Prediction`.
 
     Raises:
         InputError: when the pair, the weights or a knob cannot be used; the sentence says what was expected and what it got.

@@ -1,6 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Tracking with MLflow: every component, metric and knob, previews, weights, and a model in the registry.
+"""Tracking with MLflow: every component, metric and knob, data sets, previews, weights, and a model in the registry.
 
+Metrics come in groups, which MLflow's page folds by what stands before the last slash, see :func:`metric_name`.
 ``configs/tracking.json`` adds :class:`TrackingHandler` to the trainer. Importing this module works without mlflow.
 """
 
@@ -10,31 +11,31 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from monai.handlers import MLFlowHandler
 from monai.utils import optional_import
 
-from ..data.transforms.loading import CompleteCased
+from ..config.ending import command_again
+from ..data.cases import CASE_FILES, name_of
+from ..data.fingerprint import data_hash
 from ..errors import InputError
 from ..report.page import write_training_report
+from ..values import as_bool
 from .handlers import TrainingEvents
-from .prediction import Predictor
+from .tracking_model import register_weights
 
 if TYPE_CHECKING:
     import pandas as pd
     from ignite.engine import Engine
-    from mlflow.pyfunc import PythonModel
 else:
     pd, _ = optional_import("pandas")
-    PythonModel, _ = optional_import("mlflow.pyfunc", name="PythonModel", as_type="base")
 
-__all__ = ["FusionModel", "TrackingHandler", "bundle_copy", "unique_run_name"]
+__all__ = ["TrackingHandler", "metric_name", "unique_run_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,41 +43,60 @@ logger = logging.getLogger(__name__)
 _ARTIFACTS = ("model.pt", "history.jsonl", "run.json", "start_check.json", "doctor.json", "errors.json", "report.html")
 
 
+#: What a metric of the training, or of a validation, begins with → its group.
+_GROUPS = {
+    "train": {"loss_": "loss/", "gradient_share_": "gradient_share/", "gradient_": "gradient/", "fused_": "fused/"}
+    | {"mri_": "input/mri_", "ct_": "input/ct_", "learning_rate": "optimizer/learning_rate"},
+    "val": {"lesion_": "lesion/", "n_": "cases/", "score": "score"},
+}
+#: Group of the metrics that no beginning is known of.
+_OTHERS = {"train": "other/", "val": "fusion/"}
+
+
+def metric_name(part: str, name: str) -> str:
+    """The name of a metric in MLflow, with its group.
+
+    Args:
+        part: ``train`` or ``val``.
+        name: as ``history.jsonl`` has it.
+
+    Example:
+        >>> metric_name("train", "loss_brain"), metric_name("val", "lesion_dice"), metric_name("val", "brain_ssim")
+        ('train/loss/brain', 'val/lesion/dice', 'val/fusion/brain_ssim')
+        >>> metric_name("val", "score"), metric_name("val", "n_cases")
+        ('val/score', 'val/cases/n_cases')
+    """
+    for beginning, group in _GROUPS[part].items():
+        if name.startswith(beginning):
+            rest = name if part == "val" and beginning == "n_" else name.removeprefix(beginning)
+            return f"{part}/{group}{rest}"
+    return f"{part}/{_OTHERS[part]}{name}"
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in values.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+
+
 def unique_run_name(prefix: str = "roi_fusion") -> str:
     """A run name that no earlier run has: MONAI's handler appends to an unfinished run of the same name, as a killed one is."""
     return f"{prefix}_{time.strftime('%Y%m%d_%H%M%S')}_{os.getpid()}_{time.time_ns() % 10**6:06d}"
 
 
-def bundle_copy(bundle_root: str | Path, run_dir: str | Path, folder: str | Path) -> Path:
-    """A copy of what inference needs as ``<folder>/bundle``: configs, package, licence and the best weights of a training.
-
-    Network and noise schedule of ``inference.json`` become those that the training had.
-
-    Raises:
-        InputError: when the training has left no weights.
-    """
-    weights = Path(run_dir) / "model.pt"
-    if not weights.is_file():
-        raise InputError(f"register_model: expected best weights at {weights}, found none (was there a validation?)")
-    source, target = Path(bundle_root), Path(folder) / "bundle"
-    for name in ("configs", "roi_fusion"):
-        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(source / "LICENSE", target / "LICENSE")
-    (target / "models").mkdir()
-    shutil.copy(weights, target / "models" / "model.pt")
-    run = json.loads((Path(run_dir) / "run.json").read_text())
-    config = json.loads((target / "configs" / "inference.json").read_text())
-    config.update({"network_def": run["network_def"], "scheduler": run["knobs"]["scheduler"]})
-    (target / "configs" / "inference.json").write_text(json.dumps(config, indent=4))
-    return target
+def _program() -> str:
+    """What runs, as ``python -m monai.bundle run``, without its arguments, which may hold paths and passwords."""
+    start = command_again(arguments=sys.argv[:1])
+    verb = [word for word in sys.argv[1:2] if word.isidentifier()]
+    return " ".join([start if start.startswith("python -m") else Path(start).name, *verb])
 
 
 class TrackingHandler(MLFlowHandler):
     """Log a training to MLflow. Attach it to the trainer behind the validation and the history.
 
-    Per epoch: the trainer's metrics, and the validation's as ``val_<name>``; values that do not exist are left out. At the
-    start: all knobs as parameters, and tags for git commit, bundle version, data hash, seed and torch. When the doctor's gates
-    of an epoch are reached: the tag ``gate_<epoch>``. At the end: weights, report and history. A training of
+    Per epoch: the trainer's metrics as ``train/<group>/<name>`` and the validation's as ``val/<group>/<name>``
+    (:func:`metric_name`); values that do not exist are left out. At the start: all knobs as parameters, the data sets with
+    name, hash and cases, the source, and tags for git commit, bundle version, data hash, seed and torch. What average, maximum,
+    paste and target reach on the validation cases is the table ``baselines.json``, logged when it changes. When the doctor's
+    gates of an epoch are reached: the tag ``gate_<epoch>``. At the end: weights, report and history. A training of
     :class:`~roi_fusion.engine.training_run.TrainingRun` that ends with an error marks the run FAILED.
 
     Args:
@@ -87,6 +107,9 @@ class TrackingHandler(MLFlowHandler):
         experiment_name: of MLflow.
         run_name: a new unique one when None.
         register_model: name under which the best weights go into the model registry as a pyfunc that takes two file paths.
+        datasets: name → data set, logged as inputs of the run.
+        dataset_dir: folder of their cases, their source.
+        system_metrics: also log processor, memory, disk, network and GPU every ten seconds, under ``system/``.
     """
 
     def __init__(
@@ -98,13 +121,20 @@ class TrackingHandler(MLFlowHandler):
         experiment_name: str = "roi_fusion",
         run_name: str | None = None,
         register_model: str | None = None,
+        datasets: Mapping[str, Any] | None = None,
+        dataset_dir: str | Path | None = None,
+        system_metrics: bool | str = False,
     ) -> None:
+        self.dataset_dir, self.system_metrics = dataset_dir, as_bool("system_metrics", system_metrics)
+        if self.system_metrics and not optional_import("psutil")[1]:
+            raise InputError("system_metrics: expected psutil, which is not installed: pip install psutil")
         try:
             super().__init__(
                 tracking_uri=tracking_uri,
                 iteration_log=False,
                 epoch_logger=self._log_epoch,
-                dataset_logger=lambda _: None,
+                dataset_logger=self._log_datasets,
+                dataset_dict=dict(datasets or {}),
                 experiment_name=experiment_name,
                 run_name=run_name or unique_run_name(),
             )
@@ -116,6 +146,8 @@ class TrackingHandler(MLFlowHandler):
         self.register_model = register_model
         self._logged_previews: set[str] = set()
         self._logged_gates: set[str] = set()
+        self._logged_baselines: dict[str, dict[str, float]] = {}
+        self._monitor: Any = None
         self._started = self._finished = False
 
     def attach(self, engine: Engine) -> None:
@@ -141,6 +173,10 @@ class TrackingHandler(MLFlowHandler):
             "monai": run.get("versions", {}).get("monai"),
             "seed": run.get("knobs", {}).get("seed"),
             **{f"data_hash_{name}": d["hash"] for name, d in run.get("data", {}).items()},
+            # The Source column of MLflow's page.
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": _program(),
+            "mlflow.source.git.commit": (run.get("git_commit") or "").removesuffix("+") or None,
         }
         from mlflow.entities import Param, RunTag
 
@@ -149,6 +185,30 @@ class TrackingHandler(MLFlowHandler):
             params=[Param(k, str(v)) for k, v in run.get("knobs", {}).items() if k != "max_epochs"],  # MONAI has logged that
             tags=[RunTag(k, str(v)) for k, v in tags.items() if v is not None],
         )
+        if self.system_metrics:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self._run_id, tracking_uri=self.client.tracking_uri)
+            self._monitor.start()
+
+    def _log_datasets(self, datasets: Mapping[str, Any]) -> None:
+        """Inputs of the run: a row for each case with its name and which files it has."""
+        from mlflow.data import from_pandas, sources
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        folder, inputs = Path(self.dataset_dir or ".").resolve(), []
+        source = sources.LocalArtifactDatasetSource(folder.as_uri()) if self.dataset_dir else None
+        for name, dataset in datasets.items():
+            rows = [{"case": name_of(c), **{stem: key in c for key, stem in CASE_FILES.items()}} for c in dataset.data]
+            found = from_pandas(
+                pd.DataFrame(rows),
+                source=source,
+                name=name,
+                digest=data_hash(dataset.data),
+            )
+            inputs.append(DatasetInput(Dataset(**found.to_dict()), [InputTag("mlflow.data.context", name)]))
+        if inputs:
+            self.client.log_inputs(self._run_id, inputs)
 
     @property
     def _run_id(self) -> str:
@@ -158,14 +218,12 @@ class TrackingHandler(MLFlowHandler):
     def _log_epoch(self, engine: Engine) -> None:
         from mlflow.entities import Metric
 
-        metrics = {k: float(v) for k, v in engine.state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
+        metrics = {metric_name("train", k): v for k, v in _finite(engine.state.metrics).items()}
         state = self.evaluator.state
         if state.metrics and state.epoch == engine.state.epoch:
-            metrics.update(
-                {f"val_{k}": float(v) for k, v in state.metrics.items() if isinstance(v, (int, float)) and math.isfinite(v)}
-            )
-            for method, values in getattr(state, "baselines", {}).items():
-                metrics.update({f"val_{method}_{k}": float(v) for k, v in values.items() if math.isfinite(v)})
+            metrics.update({metric_name("val", k): v for k, v in _finite(state.metrics).items()})
+            baselines = {method: _finite(values) for method, values in getattr(state, "baselines", {}).items()}
+            self._log_baselines(engine.state.epoch, baselines)
         now = int(time.time() * 1000)
         self.client.log_batch(self._run_id, metrics=[Metric(k, v, now, engine.state.epoch) for k, v in metrics.items()])
         for picture in sorted((self.folder / "previews").glob("*.png")):
@@ -173,6 +231,13 @@ class TrackingHandler(MLFlowHandler):
                 self._logged_previews.add(picture.name)
                 self.client.log_artifact(self._run_id, str(picture), "previews")
         self._log_gates()
+
+    def _log_baselines(self, epoch: int, baselines: dict[str, dict[str, float]]) -> None:
+        """Rows of a table of methods and metrics, where they are others than the last ones."""
+        if baselines and baselines != self._logged_baselines:
+            self._logged_baselines = baselines
+            rows = [{"epoch": epoch, "method": method, **values} for method, values in baselines.items()]
+            self.client.log_table(self._run_id, pd.DataFrame(rows), "baselines.json")
 
     def _log_gates(self) -> None:
         path = self.folder / "doctor.json"
@@ -188,76 +253,23 @@ class TrackingHandler(MLFlowHandler):
             if (self.folder / name).is_file():
                 self.client.log_artifact(self._run_id, str(self.folder / name))
         if self.register_model:
-            self._register(self.register_model)
+            register_weights(self.client.tracking_uri, self._run_id, self.register_model, self.bundle_root, self.folder)
+        self._stop_monitor()
         self._finished = True
         self.close()
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
 
     def _failed(self, engine: Engine) -> None:
         if self._finished:
             return
         if not self._started:  # a handler before this one, such as the doctor, ended the training at its start
             self.start(engine)
+        self._stop_monitor()
         if self.cur_run is not None:
             self.client.set_tag(self._run_id, "error", str(engine.state.error)[:4000])
             self.client.set_terminated(self._run_id, "FAILED")
             self.cur_run = None
-
-    def _register(self, name: str) -> None:
-        import mlflow
-
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(self.client.tracking_uri)
-        try:
-            with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=self._run_id):
-                bundle = bundle_copy(self.bundle_root, self.folder, scratch)
-                mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=FusionModel(),
-                    artifacts={"bundle": str(bundle)},
-                    code_paths=[str(bundle / "roi_fusion")],
-                    registered_model_name=name,
-                    pip_requirements=[
-                        "torch",
-                        "monai",
-                        "pytorch-ignite",
-                        "nibabel",
-                        "scikit-image",
-                        "scipy",
-                        "matplotlib",
-                        "jinja2",
-                        "tqdm",
-                    ],
-                )
-        finally:
-            mlflow.set_tracking_uri(before)
-        logger.info("registered %s", name)
-
-
-class FusionModel(PythonModel):
-    """``predict(DataFrame with columns mri, ct[, output_dir])`` → a row per pair: folder of its files, lesion volume.
-
-    Loaded by ``mlflow.pyfunc.load_model("models:/<name>/<version>")``. Without an `output_dir` the files go to ``roi_fusion``
-    beside the MRI.
-    """
-
-    def load_context(self, context: Any) -> None:
-        """Load the weights once."""
-        bundle = Path(context.artifacts["bundle"])
-        self._predictor = Predictor(bundle / "models" / "model.pt", bundle_root=bundle)
-
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Predict every pair of files.
-
-        Raises:
-            InputError: when a column is missing or a pair cannot be used.
-        """
-        if not {"mri", "ct"} <= set(model_input):
-            raise InputError(f"model_input: expected the columns mri and ct, got {', '.join(map(str, model_input)) or 'none'}")
-        rows = []
-        for row in pd.DataFrame(model_input).to_dict("records"):
-            output_dir = Path(row.get("output_dir") or Path(row["mri"]).resolve().parent / "roi_fusion")
-            result = self._predictor(row["mri"], row["ct"], output_dir)
-            case = CompleteCased()({"image": row["mri"], "ct": row["ct"]})["case"]
-            voxel_ml = abs(float(np.linalg.det(result["affine"][:3, :3]))) / 1000
-            rows.append({**row, "folder": str(output_dir / case), "lesion_ml": float(result["lesion"].sum()) * voxel_ml})
-        return pd.DataFrame(rows)

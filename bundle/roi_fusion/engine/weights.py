@@ -58,8 +58,9 @@ def record_of(network: torch.nn.Module) -> dict[str, Any]:
 
 
 def public_record(network: torch.nn.Module) -> dict[str, Any]:
-    """:func:`record_of` without the table of known cases, for results and records of runs."""
-    return {k: v for k, v in record_of(network).items() if k != "familiarity"}
+    """:func:`record_of` without the table of known cases and with the file's name alone, for results and records of runs."""
+    record = {k: v for k, v in record_of(network).items() if k != "familiarity"}
+    return {**record, **({"checkpoint": Path(record["checkpoint"]).name} if "checkpoint" in record else {})}
 
 
 def read_tensors(path: str | Path, what: str) -> Any:

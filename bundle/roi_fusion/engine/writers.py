@@ -86,7 +86,7 @@ def _stale_cases(output_dir: Path) -> set[str]:
 
 
 class ResultWriter:
-    """Write every case's volumes and ``result.json`` as soon as it is done.
+    """Write every case's volumes and ``result.json`` as soon as it is done; leaves the latter in ``engine.state.case_facts``.
 
     Args:
         output_dir: folder of results.
@@ -110,8 +110,9 @@ class ResultWriter:
 
     def __call__(self, engine: Engine) -> None:
         state: Any = engine.state
-        for item, output in zip(state.batch, state.output):
-            save_case(self.output_dir, str(item["case"]), output, self.facts(item, output))
+        state.case_facts = [self.facts(item, output) for item, output in zip(state.batch, state.output)]
+        for facts, output in zip(state.case_facts, state.output):
+            save_case(self.output_dir, facts["case"], output, facts)
 
     def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
         """Content of ``result.json`` of a case.

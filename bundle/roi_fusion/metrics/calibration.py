@@ -235,7 +235,10 @@ def conformal_quantile(cases: Sequence[Draws], temperature: float, threshold: fl
     n = len(cases)
     rank = math.ceil((n + 1) * coverage)
     if rank > n:
-        raise InputError(f"calibration: expected at least {cases_needed(coverage)} cases, got {n}")
+        raise InputError(
+            f"calibration: expected at least {cases_needed(coverage)} pairs with a lesion mask, because an interval that holds "
+            f"{coverage:.0%} of the true volumes cannot be fitted on fewer, got {n}; label more, or take another split"
+        )
     scores = []
     for case in cases:
         p = case.probability(temperature)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from nibabel.processing import resample_from_to
 
 from ..data.grids import spacing_mm
 from ..data.io import read_volume
+from ..data.results import read_result
 from ..errors import InputError
 
 __all__ = ["case_figure"]
@@ -92,10 +92,9 @@ def _load(path: str | Path, like: Any = None) -> np.ndarray | None:
 
 
 def _load_case(folder: Path, reference_mask: str | Path | None) -> _Case:
-    try:
-        facts = json.loads((folder / "result.json").read_text())
-    except (OSError, ValueError) as e:
-        raise InputError(f"{folder}: expected a result folder with result.json, got none that can be read ({e})") from None
+    facts = read_result(folder)
+    if facts is None:
+        raise InputError(f"{folder}: expected a result folder with result.json, got none that can be read")
     source = facts["mri"] or facts["ct"]
     if not Path(source).exists():
         raise InputError(f"{source}: expected the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment
 
 from .. import __version__
+from ..console import short_path
 from ..data.history import read_history
 from ..data.results import read_result, result_folders
 from ..errors import InputError
@@ -311,7 +312,7 @@ def write_report(output_dir: str | Path, *, history_dir: str | Path | None = Non
     out = folder / "report.html"
     with whole_file(out) as scratch:
         scratch.write_text(printable(page), encoding="utf-8")
-    logger.info("report: %s", out)
+    logger.info("report: %s", short_path(out))
     return out
 
 

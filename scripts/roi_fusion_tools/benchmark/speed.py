@@ -189,7 +189,7 @@ def _training_steps(data: Path, repeats: int) -> dict[str, float]:
     parts = training_parts(data, precision="bf16" if torch.backends.mkldnn.is_available() else "fp32", **common)
     listing = inference_datalist(data)
     start = time.perf_counter()
-    dataset = CaseDataset(listing * 2, parts.get_parsed_content("preprocessing"), num_workers=1, progress=False)
+    dataset = CaseDataset(listing * 2, parts.get_parsed_content("preprocessing"), num_workers=1)
     loading = (time.perf_counter() - start) / 2
     loader = crop_loader(parts, dataset)
     augmentation = _fastest(lambda: next(iter(loader)), repeats)
