@@ -1,0 +1,47 @@
+# Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+"""Pages from the templates of a package, all in the same dress, with everything escaped."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from .. import __version__
+from ..values import printable
+
+__all__ = ["write_page"]
+
+_OWN = "roi_fusion.report"
+
+
+@cache
+def _environment(package: str) -> Environment:
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, _OWN))]
+    return Environment(
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def write_page(path: str | Path, template: str, *, package: str = _OWN, **content: Any) -> Path:
+    """Write a page so that a reader never sees half of it.
+
+    Args:
+        path: file to write.
+        template: name of the template; it extends ``page.html.j2``.
+        package: whose folder ``templates`` holds it.
+        content: what the template names, beside ``version``.
+
+    Returns:
+        The file.
+    """
+    path = Path(path)
+    page = _environment(package).get_template(template).render(version=__version__, **content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{os.getpid()}.part")
+    scratch.write_text(printable(page), encoding="utf-8")
+    os.replace(scratch, path)
+    return path
