@@ -3,5 +3,17 @@
 
 import lazy_loader
 
-_SUBMODULES = ["case_figure", "page", "patients", "plots", "previews", "rendering", "sheets", "tables", "viewer", "volumes"]
+_SUBMODULES = [
+    "case_figure",
+    "page",
+    "pair_picture",
+    "patients",
+    "plots",
+    "previews",
+    "rendering",
+    "sheets",
+    "tables",
+    "viewer",
+    "volumes",
+]
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_SUBMODULES)

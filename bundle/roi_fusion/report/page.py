@@ -1,15 +1,14 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""``report.html`` about a training, an evaluation or an inference, made from the files it left: a list of patients, a page of each.
+"""``report.html`` of a training, an evaluation or an inference, made from what it left: a list of patients, a page of each.
 
-Up to 20 patients it is one file that needs nothing beside it; beyond, a light index with one page per patient in ``report_pages/``.
+Up to 20 patients it is one file that needs nothing beside it; beyond, an index with one page per patient in ``report_pages/``.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..values import is_first_rank, printable, read_json
 from .patients import Patient, Pictures, patient_of, pictures_of
 from .plots import evaluation_figures, figure_uri, history_figures
 from .rendering import write_page
+from .sheets import webp_uri
 from .tables import metrics_table
 from .viewer import niivue_script
 
@@ -105,7 +105,8 @@ class _Pages:
         except InputError as e:
             return Pictures(trouble=printable(str(e)))
         except Exception as e:
-            return Pictures(trouble=printable(f"{path}: expected results that can be shown, got {type(e).__name__}: {str(e)[:160]}"))
+            wrong = f"{path}: expected results that can be shown, got {type(e).__name__}: {str(e)[:160]}"
+            return Pictures(trouble=printable(wrong))
 
 
 def _patients(folder: Path, rows: list[dict[str, Any]], refused: dict[str, str]) -> list[tuple[str, Patient]]:
@@ -123,25 +124,38 @@ def _patients(folder: Path, rows: list[dict[str, Any]], refused: dict[str, str])
     return out
 
 
+def _remove_pages(root: Path, but: set[str]) -> None:
+    """Remove what an earlier report wrote below `root`, without the pages of patients that are shown again."""
+    for page in root.glob("*/index.html"):
+        if page.parent.name not in but:
+            for name in ("index.html", "thumbnail.webp"):
+                (page.parent / name).unlink(missing_ok=True)
+            with suppress(OSError):  # other files in it stay
+                page.parent.rmdir()
+    if not but:
+        (root / "niivue.js").unlink(missing_ok=True)
+        with suppress(OSError):
+            root.rmdir()
+
+
 def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Pages) -> list[str]:
-    """Write a page and a thumbnail of each patient below ``report_pages/``; returns the thumbnails' addresses, "" without one."""
+    """Write a page and a thumbnail of each patient below ``report_pages/``; returns the thumbnails' addresses or ""."""
     root, thumbnails = folder / PAGES, []
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir()
+    root.mkdir(exist_ok=True)
     script = niivue_script() if pages.viewer else None
     if script is not None:
         (root / "niivue.js").write_text(f'window.roiNiivue = "{script}";\n', encoding="ascii")
     for n, (name, patient) in enumerate(patients):
         found = pages.pictures(name)
-        around = {"previous": patients[n - 1][1] if n else None, "next": patients[n + 1][1] if n + 1 < len(patients) else None}
-        (root / name).mkdir()
+        (root / name).mkdir(exist_ok=True)
         write_page(
             root / name / "index.html",
             "patient_page.html.j2",
             title=f"{patient.name} · ROI Fusion",
             patient=patient,
             pictures=found,
-            **around,
+            previous=patients[n - 1][1] if n else None,
+            next=patients[n + 1][1] if n + 1 < len(patients) else None,
         )
         if found.sheets is not None:
             (root / name / "thumbnail.webp").write_bytes(found.sheets.thumbnail)
@@ -150,9 +164,7 @@ def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Page
 
 
 def _thumbnail_uri(pictures: Pictures) -> str:
-    if pictures.sheets is None:
-        return ""
-    return "data:image/webp;base64," + base64.b64encode(pictures.sheets.thumbnail).decode()
+    return "" if pictures.sheets is None else webp_uri(pictures.sheets.thumbnail)
 
 
 def write_report(
@@ -189,11 +201,11 @@ def write_report(
     notes = part(history / "run.json", lambda: _run_notes(history, summary), [])
     gates = part(history / "doctor.json", lambda: _gates(history), [])
     single = len(patients) <= single_file_cases
+    _remove_pages(folder / PAGES, set() if single else {name for name, _ in patients})
     pages = _Pages(folder, viewer and niivue_script() is not None)
     if single:
         shown = [pages.pictures(name) for name, _ in patients]
         thumbnails = [_thumbnail_uri(p) for p in shown]
-        shutil.rmtree(folder / PAGES, ignore_errors=True)  # of an earlier, larger report
     else:
         shown, thumbnails = [], _write_pages(folder, patients, pages)
     out = write_page(

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""What a page says of one patient: the lesion's volume, warnings, quality, provenance and, where there is one, the reference."""
+"""What a page says of a patient: the lesion's volume, warnings, quality, provenance and, where there is one, the reference."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ..data.results import read_result
 from ..values import printable
+from .rendering import address_of
 from .sheets import Sheets, make_sheets
 from .tables import METRICS, SMALLER_IS_BETTER
 from .viewer import viewer_volumes
 from .volumes import ResultVolumes, load_volumes, reference_beside
 
-__all__ = ["Patient", "Pictures", "patient_of", "pictures_of", "slug_of"]
+__all__ = ["Patient", "Pictures", "patient_of", "pictures_of"]
 
 Fact = tuple[str, str]
 
@@ -86,16 +86,6 @@ class Pictures:
     trouble: str = ""
 
 
-def slug_of(name: str) -> str:
-    """A file name as part of an address; bytes that are no UTF-8 stay what they are.
-
-    Example:
-        >>> slug_of("case 07/ü")
-        'case%2007%2F%C3%BC'
-    """
-    return quote(os.fsencode(name), safe="")
-
-
 def _number(value: Any, digits: int = 4) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
@@ -116,14 +106,20 @@ def _lesion(facts: Mapping[str, Any]) -> tuple[str, str]:
     words = f"{volume:.2f} mL or more, part of the brain was not seen" if bound else f"{volume:.2f} mL"
     if interval:
         return words, f"{interval[0]:.2f}–{interval[1]:.2f} mL"
-    why = facts.get("lesion_ml_interval_note") or ("part of the brain was not seen" if bound else "the weights were not calibrated")
+    why = facts.get("lesion_ml_interval_note") or (
+        "part of the brain was not seen" if bound else "the weights were not calibrated"
+    )
     return words, f"none: {printable(str(why))}"
 
 
 def _warnings(facts: Mapping[str, Any]) -> list[str]:
     stale = [f"These results are {facts['stale']}"] if facts.get("stale") else []
-    missing = [f"Made WITHOUT a {str(facts['missing']).upper()}"] if facts.get("missing") else []
-    return [printable(str(w)) for w in (*stale, *missing, *(facts.get("warnings") or []))]
+    missing = [f"Made WITHOUT the {str(facts['missing']).upper()}"] if facts.get("missing") else []
+    folders = [f"{Path(facts[image]).parent}{os.sep}" for image in ("mri", "ct") if facts.get(image)]
+    said = [str(w) for w in facts.get("warnings") or []]
+    for folder in folders:  # where the images lie is told below; here it is in the way of reading
+        said = [w.replace(folder, "") for w in said]
+    return [printable(w) for w in (*stale, *missing, *said)]
 
 
 def _reference(row: Mapping[str, Any]) -> list[Fact]:
@@ -152,7 +148,10 @@ def _quality(facts: Mapping[str, Any]) -> list[Fact]:
     spread = {k: v for k, v in (facts.get("lesion_spread") or {}).items() if v is not None}
     if spread:
         out.append(("spread of the lesion probability", ", ".join(f"{v:.3f} by {k}" for k, v in spread.items())))
-    for name, title in (("lesion_in_fluid_ml", "found in fluid, mL"), ("lesion_outside_brain_ml", "found outside the brain, mL")):
+    for name, title in (
+        ("lesion_in_fluid_ml", "found in fluid, mL"),
+        ("lesion_outside_brain_ml", "found outside the brain, mL"),
+    ):
         if facts.get(name):
             out.append((f"{title} (not counted)", _number(float(facts[name]), 3)))
     if facts.get("fused_at_bounds") is not None:
@@ -178,7 +177,10 @@ def _provenance(facts: Mapping[str, Any], made: float) -> list[Fact]:
         ("seed", facts.get("seed")),
         ("lesion threshold", facts.get("lesion_threshold")),
         ("guidance", guidance.get("mode")),
-        ("guidance strengths", ", ".join(f"{k} {guidance[k]}" for k in ("alpha", "beta", "gamma", "strength") if k in guidance)),
+        (
+            "guidance strengths",
+            ", ".join(f"{k} {guidance[k]}" for k in ("alpha", "beta", "gamma", "strength") if k in guidance),
+        ),
         ("guided by masks", ", ".join(map(str, facts.get("guidance_masks") or []))),
         ("scheduler", weights.get("scheduler")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (facts.get("versions") or {}).items())),
@@ -202,7 +204,7 @@ def patient_of(folder: str | Path, row: Mapping[str, Any] | None = None) -> Pati
         notes.append("The CT is shown where its own header puts it; it was registered before it was used.")
     return Patient(
         name=printable(folder.name),
-        slug=slug_of(folder.name),
+        slug=address_of(folder.name),
         lesion_ml=facts.get("lesion_ml"),
         lesion=words,
         interval=interval,

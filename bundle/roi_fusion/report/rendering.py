@@ -7,23 +7,36 @@ import os
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from .. import __version__
 from ..values import printable
 
-__all__ = ["write_page"]
+__all__ = ["address_of", "write_page"]
 
 _OWN = "roi_fusion.report"
+
+
+def address_of(name: str) -> str:
+    """A file name as part of an address; bytes that are no UTF-8 stay what they are.
+
+    Example:
+        >>> address_of("case 07/ü")
+        'case%2007%2F%C3%BC'
+    """
+    return quote(os.fsencode(name), safe="")
 
 
 @cache
 def _environment(package: str) -> Environment:
     loaders = [PackageLoader(name) for name in dict.fromkeys((package, _OWN))]
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.filters["address"] = address_of
+    return made
 
 
 def write_page(path: str | Path, template: str, *, package: str = _OWN, **content: Any) -> Path:

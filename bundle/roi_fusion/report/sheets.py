@@ -17,7 +17,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 from .volumes import ResultVolumes, View
 
-__all__ = ["Panel", "Sheets", "make_sheets", "panels_of"]
+__all__ = ["Panel", "Sheets", "Tiling", "make_sheets", "mri_panel", "panels_of", "webp_uri"]
 
 #: Longest side of a tile in pixels: so many for up to `_MANY` slices, fewer beyond.
 _TILE_PX, _SMALL_TILE_PX, _MANY = 256, 192, 100
@@ -91,30 +91,29 @@ def _range_over(volume: np.ndarray, head: np.ndarray, percentiles: tuple[float, 
     return float(low), float(max(high, low + 1e-6))
 
 
-def panels_of(volumes: ResultVolumes) -> list[Panel]:
-    """What is shown of a case: images, fused volume and maps, each with its range.
+def mri_panel(volumes: ResultVolumes) -> Panel:
+    """The MRI from its 1st to its 99.5th percentile over the head."""
+    shown = volumes.fused if volumes.mri is None else volumes.mri
+    return Panel("MRI", volumes.mri, "gray", *_range_over(shown, volumes.head, (1, 99.5)), "MRI units", outlined=True)
 
-    Example:
-        >>> from roi_fusion.report.sheets import Panel
-        >>> Panel("CT, brain window", None, "gray", 0, 80, "HU").high
-        80
-    """
+
+def panels_of(volumes: ResultVolumes) -> list[Panel]:
+    """What is shown of a case: images, fused volume and maps, each with its range; those that it lacks without a volume."""
     head = volumes.head
-    mri_range = _range_over(volumes.fused if volumes.mri is None else volumes.mri, head, (1, 99.5))
     fused_range = _range_over(volumes.fused, head, (0.5, 99.7))
     return [
-        Panel("MRI", volumes.mri, "gray", *mri_range, "MRI units", outlined=True),
+        mri_panel(volumes),
         Panel("CT, brain window", volumes.ct, "gray", 0, 80, "HU"),
         Panel("CT, bone window", volumes.ct, "gray", -500, 1300, "HU"),
         Panel("Fused", volumes.fused, "gray", *fused_range, "MRI units", outlined=True),
         Panel("Lesion probability", volumes.lesion_prob, "inferno", 0, 1, ""),
         Panel("Uncertainty", volumes.uncertainty, "magma", 0, 1, "bits"),
-        Panel("Provenance: share of the MRI", volumes.provenance, "viridis", 0, 1, ""),
+        Panel("Provenance: share of the MRI", volumes.provenance, "viridis", 0, 1, "from CT to MRI"),
     ]
 
 
 def _levels(panel: Panel, plane: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """A slice as levels 0 to 255. In a map that does not say everything, 0 is outside the head and 1 is inside, but not told."""
+    """A slice as levels 0 to 255. In the provenance, 0 is outside the head, 1 is inside but not told."""
     share = np.clip((np.nan_to_num(plane, nan=panel.low) - panel.low) / (panel.high - panel.low), 0, 1)
     if panel.colours != "viridis":
         return np.round(255 * share).astype(np.uint8)
@@ -138,25 +137,39 @@ def _gradient(panel: Panel) -> str:
 
 
 def _webp(image: Image.Image, quality: int = 80) -> bytes:
+    """WebP of an image."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "WEBP", quality=quality, method=3)
     return buffer.getvalue()
 
 
-def _uri(picture: bytes) -> str:
+def webp_uri(picture: bytes | Image.Image) -> str:
+    """A picture as a data URI.
+
+    Args:
+        picture: an image, or the bytes of a WebP file.
+    """
+    if isinstance(picture, Image.Image):
+        picture = _webp(picture)
     return "data:image/webp;base64," + base64.b64encode(picture).decode()
 
 
-class _Tiling:
-    """Places of the tiles on a sheet, and how a slice becomes a tile."""
+class Tiling:
+    """Places of the tiles on a sheet, and how a slice becomes a tile.
 
-    def __init__(self, volumes: ResultVolumes, view: View) -> None:
+    Args:
+        volumes: of a case.
+        view: how slices are cut.
+        tile_px: longest side of a tile; None takes what suits the number of slices.
+    """
+
+    def __init__(self, volumes: ResultVolumes, view: View, tile_px: int | None = None) -> None:
         self.view, self.head = view, volumes.head
         shown = np.flatnonzero(view.counts(self.head))
         self.slices = list(range(int(shown[0]), int(shown[-1]) + 1)) if len(shown) else list(range(len(view.counts(self.head))))
         rows, columns = view.plane(self.head, self.slices[0]).shape
         extent = (columns * view.spacing_mm[0], rows * view.spacing_mm[1])
-        longest = _TILE_PX if len(self.slices) <= _MANY else _SMALL_TILE_PX
+        longest = tile_px or (_TILE_PX if len(self.slices) <= _MANY else _SMALL_TILE_PX)
         pixel = max(min(view.spacing_mm), max(extent) / longest)
         self.width, self.height = (max(1, round(e / pixel)) for e in extent)
         self.extent_mm = extent
@@ -203,7 +216,7 @@ class _Tiling:
         return "".join(parts)
 
 
-def _thumbnail(tiling: _Tiling, panel: Panel, masks: list[tuple[np.ndarray, str]], k: int) -> bytes:
+def _thumbnail(tiling: Tiling, panel: Panel, masks: list[tuple[np.ndarray, str]], k: int) -> bytes:
     """A small picture of slice `k` with outlines."""
     image = tiling.tile(panel, k).convert("RGB")
     factor = _THUMBNAIL_PX / image.height
@@ -222,7 +235,7 @@ def make_sheets(volumes: ResultVolumes) -> Sheets:
         volumes: of its result.
     """
     view = View.of(volumes)
-    tiling = _Tiling(volumes, view)
+    tiling = Tiling(volumes, view)
     panels = [p for p in panels_of(volumes) if p.volume is not None]
     named = {"reference": volumes.reference, "lesion": volumes.lesion}
     masks = {name: mask > 0.5 for name, mask in named.items() if mask is not None and mask.any()}
@@ -250,7 +263,7 @@ def make_sheets(volumes: ResultVolumes) -> Sheets:
         panels=[
             {
                 **{k: getattr(p, k) for k in ("title", "low", "high", "unit", "outlined")},
-                "picture": _uri(tiling.sheet(p)),
+                "picture": webp_uri(tiling.sheet(p)),
                 "gradient": _gradient(p),
             }
             for p in panels

@@ -1,7 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """What the page hands to NiiVue: its JavaScript out of the installed package `ipyniivue`, and the volumes as small NIfTI files.
 
-NiiVue is used as `ipyniivue` ships it, through the widget interface of anywidget; ``templates/niivue.js`` stands in for Jupyter.
+NiiVue is used as `ipyniivue` ships it, by the widget interface of anywidget; ``templates/niivue.js`` stands in for Jupyter.
 """
 
 from __future__ import annotations

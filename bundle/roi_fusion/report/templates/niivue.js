@@ -16,6 +16,7 @@ class WidgetModel {
   on(event, listener) { this.listeners.set(event, [...(this.listeners.get(event) ?? []), listener]); }
   off(event, listener) { this.listeners.set(event, listener ? (this.listeners.get(event) ?? []).filter((l) => l !== listener) : []); }
   save_changes() {}
+  send_sync_message() { return ""; } // with no `_comm_live`: voxels are not sent back to where they came from
   send(message) { this.told?.(message); }
   async tell(event, ...values) { for (const listener of this.listeners.get(event) ?? []) await listener(...values); }
   async change(name, value) {
@@ -57,7 +58,7 @@ async function openViewer(patient) {
     volumes: [], meshes: [], graph: {}, scene: {}, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true,
     height: place.clientHeight, background_masks_overlays: false, overlay_outline_width: 0, overlay_alpha_shader: 1,
     opts: { isRadiologicalConvention: true, isColorbar: true, backColor: [0, 0, 0, 1], crosshairColor: [1, 0.8, 0.2, 0.7],
-      multiplanarShowRender: 1, isSliceMM: true, logLevel: "error", dragAndDropEnabled: true, showLegend: false },
+      multiplanarShowRender: 1, isSliceMM: true, logLevel: "error", dragAndDropEnabled: true, showLegend: false, fontColor: [1, 1, 1, 1] },
   }, models);
   let number = 0;
   const choose = async () => {
@@ -70,10 +71,29 @@ async function openViewer(patient) {
     }
     await model.change("volumes", ids.map((id) => `IPY_MODEL_${id}`));
   };
-  model.told = ({ event }) => { if (event === "image_loaded") patient.dataset.viewer = "loaded"; };
+  // One slider for all: the crosshair follows the slices of the panels, and they follow it.
+  const axis = "RAS".indexOf(patient.dataset.axis);
+  const slices = JSON.parse(patient.dataset.positions).length;
+  const place3d = [0.5, 0.5, 0.5];
+  const follow = async (k) => {
+    place3d[axis] = (k + 0.5) / slices;
+    await model.change("scene", { crosshairPos: Float32Array.from(place3d) });
+    await model.tell("msg:custom", { type: "draw_scene", data: [] }, []);
+  };
+  let following = false;
+  model.told = ({ event, data }) => {
+    if (event === "image_loaded") patient.dataset.viewer = "loaded";
+    if (event !== "location_change" || following) return;
+    data.frac.forEach((f, a) => { place3d[a] = f; });
+    following = true;
+    patient.toSlice(data.frac[axis] * slices - 0.5);
+    following = false;
+  };
+  patient.addEventListener("slice", ({ detail }) => { if (!following) follow(detail); });
   await widget.initialize({ model });
   await widget.render({ model, el: place });
   await choose();
+  await follow(Number(patient.querySelector(".slide").value));
   base.addEventListener("change", choose);
   over.addEventListener("change", choose);
   opacity.addEventListener("input", () => {
