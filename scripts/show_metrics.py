@@ -3,7 +3,7 @@
 """Print the metrics table of an evaluation or inference."""
 
 from _cli import main
-from roi_fusion.report.page import metrics_text
+from roi_fusion.report.tables import metrics_text
 
 
 def show_metrics(results_dir: str) -> None:

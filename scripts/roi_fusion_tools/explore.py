@@ -22,6 +22,7 @@ from roi_fusion.data.transforms.geometry import MatchGridd, ThickAxisLastd
 from roi_fusion.data.transforms.loading import CheckVolumesd, CompleteCased, LoadVolumesd, file_of
 from roi_fusion.data.transforms.plausibility import RepairCTd, placed
 from roi_fusion.errors import InputError
+from roi_fusion.report.pair_picture import pair_picture
 
 __all__ = ["FLAGS", "explore", "look_at_case"]
 
@@ -157,9 +158,9 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         case: entry of :func:`~roi_fusion.data.cases.find_cases`.
 
     Returns:
-        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml", "reader_notices"}``, the
-        last what the reader corrected or found contradictory in the headers; a case that cannot be read has the flag
-        ``unreadable`` and a sentence in ``notes``.
+        ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml", "reader_notices",
+        "picture"}``; ``reader_notices`` are what the reader corrected or found contradictory in the headers, ``picture`` is the
+        data URI of some slices; a case that cannot be read has the flag ``unreadable`` and a sentence in ``notes``.
     """
     out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": []}
     try:
@@ -183,6 +184,9 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
         orientation="".join(nib.aff2axcodes(np.asarray(original.affine))),
         reader_notices=stored["reader_notices"].splitlines(),
         volumes_ml={n: round(float((np.asarray(loaded[k]) > 0).sum()) * voxel_ml, 3) for k, n in files.items()},
+        picture=pair_picture(
+            mri, ct, np.asarray(loaded["image"].affine), np.asarray(loaded["label"][0]) if "label" in loaded else None
+        ),
     )
     found = list(_unit_flags(out["mri"], out["ct"]))
     if not found and np.isfinite(mri).all() and np.isfinite(ct).all():

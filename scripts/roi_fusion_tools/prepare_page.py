@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
 from matplotlib.figure import Figure
 from scipy import ndimage, optimize
 from skimage.feature import canny
 
-from roi_fusion import __version__
 from roi_fusion.core.masks import head_mask
 from roi_fusion.data.grids import spacing_mm, thick_axis_last
-from roi_fusion.values import whole_file
+from roi_fusion.report.rendering import write_page
 
 __all__ = ["FLAGS", "contour_shift", "overlay_figure", "quality_flags", "write_prepare_page"]
 
@@ -30,43 +28,6 @@ FLAGS = {
     "large_move": "moved by more than 30 mm or 20°",
     "doubtful": "what training and inference will warn of, see the notes: a part not seen, an unusual volume",
 }
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Prepared cases: {{ name }}</title>
-<style>
- body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 1.5rem; color: #1c2733; }
- h1 { margin: 0 0 .2rem; } h2 { margin: 2rem 0 .4rem; border-bottom: 1px solid #d5dde5; }
- h3 { margin: 1.4rem 0 .2rem; font-size: 1rem; } .note, .facts { color: #52616f; font-size: .86rem; }
- .warn { background: #fff4e0; border-left: 4px solid #e69a17; padding: .4rem .8rem; }
- .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
- th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e3e9ef; white-space: nowrap; }
- th:first-child, td:first-child, td:last-child { text-align: left; } thead th { background: #f2f5f8; }
- img { max-width: 100%; } .flag { background: #ffe2b8; border-radius: 3px; padding: 0 .3rem; }
-</style></head><body>
-<h1>Prepared cases</h1>
-<p class="note">{{ name }} · layout {{ record.layout }} · ROI Fusion {{ version }} · {{ record.counts.prepared }} prepared,
-{{ record.counts.kept }} kept from before, {{ record.counts.refused }} refused · for research, not for diagnosis.</p>
-{% if record.errors %}<div class="warn"><b>Refused</b><ul>
-{% for case, why in record.errors.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
-{% if record.stale %}<div class="warn"><b>Stale</b>: left as an earlier run wrote them<ul>
-{% for case, why in record.stale.items() %}<li><b>{{ case }}</b>: {{ why }}</li>{% endfor %}</ul></div>{% endif %}
-{% if record.cases %}<h2>Quality</h2><div class="scroll"><table><thead><tr><th>case</th><th>MI before</th><th>MI after</th>
-<th>moved mm</th><th>turned °</th><th>contour shift mm</th><th>overlap</th><th>brain mL</th><th>bone mL</th><th>lesion mL</th>
-<th>s</th><th>flags</th></tr></thead><tbody>{% for c in record.cases %}{% set q = c.quality %}
-<tr><td>{{ c.case }}</td><td>{{ q.mutual_information_before }}</td>
-<td>{{ q.mutual_information_after }}</td><td>{{ q.shift_mm }}</td><td>{{ q.rotation_degrees }}</td>
-<td>{{ q.contour_shift_mm if q.contour_shift_mm is not none else "–" }}</td><td>{{ q.overlap }}</td><td>{{ q.brain_ml }}</td>
-<td>{{ q.bone_ml }}</td><td>{{ q.lesion_ml if q.lesion_ml is defined else "–" }}</td><td>{{ c.seconds }}</td>
-<td>{% for f in c.flags %}<span class="flag" title="{{ flags[f] }}">{{ f }}</span> {% endfor %}</td></tr>
-{% endfor %}</tbody></table></div>
-<ul class="note">{% for f, why in flags.items() %}<li><span class="flag">{{ f }}</span> {{ why }}</li>{% endfor %}</ul>
-<h2>Overlays</h2><p class="note">CT with the edges of the MRI (red), before and after; below, brain (green) and bone (blue) on
-the CT. Radiological convention: the patient's right is on the left.</p>
-{% for c in record.cases %}<h3>{{ c.case }}</h3>
-{% if c.notes %}<p class="facts">{{ c.notes | join(" · ") }}</p>{% endif %}
-<img loading="lazy" alt="{{ c.case }}" src="{{ c.case | urlencode }}/overlay.png">{% endfor %}{% endif %}</body></html>
-"""
 
 
 def contour_shift(mri: np.ndarray, ct: np.ndarray, affine: np.ndarray, max_points: int = 6000) -> float | None:
@@ -179,9 +140,12 @@ def overlay_figure(
 def write_prepare_page(output_dir: str | Path, record: Mapping[str, Any]) -> Path:
     """Write ``prepare.html``; its pictures lie in the folders of the cases."""
     folder = Path(output_dir)
-    page = Environment(autoescape=True).from_string(_PAGE)
-    out = folder / "prepare.html"
-    text = page.render(record=record, name=folder.name, version=__version__, flags=FLAGS)
-    with whole_file(out) as scratch:
-        scratch.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
-    return out
+    return write_page(
+        folder / "prepare.html",
+        "prepare.html.j2",
+        package="roi_fusion_tools",
+        title=f"Prepared cases: {folder.resolve().name}",
+        name=folder.resolve().name,
+        record=record,
+        flags=FLAGS,
+    )

@@ -42,7 +42,7 @@ def test_the_lesions_slice_is_among_the_rows_and_outlined_in_both_colours(tmp_pa
     assert shown.sum() == pytest.approx(fused.sum(), rel=1e-5)  # cropped to the head, so nothing of it is lost
     assert shown.shape >= (len(y), len(x))
     colours = [[tuple(c.get_edgecolor()[0][:3]) for c in ax.collections] for ax in axes[0]]
-    assert [len(c) for c in colours] == [0, 0, 0, 2, 2, 0, 0]
+    assert [len(c) for c in colours] == [2, 0, 0, 2, 0, 0, 0]
     assert colours[3] == [(0.0, 1.0, 0.0), (1.0, 0.0, 0.0)]
 
 

@@ -3,4 +3,17 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["case_figure", "page", "plots", "previews"])
+_SUBMODULES = [
+    "case_figure",
+    "page",
+    "pair_picture",
+    "patients",
+    "plots",
+    "previews",
+    "rendering",
+    "sheets",
+    "tables",
+    "viewer",
+    "volumes",
+]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=_SUBMODULES)
