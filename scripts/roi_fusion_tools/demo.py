@@ -36,7 +36,7 @@ class Planned:
         contrast: of the MRI.
         shape, spacing_mm: of its grid, slices last.
         lesion: whether it has one.
-        cut: share of the CT's slices, from the top, that were not scanned.
+        cut: share of the CT's slices, from the top, that there are not.
     """
 
     name: str
@@ -64,8 +64,8 @@ TRAINING_KNOBS: Mapping[str, Any] = {
     "patch_size": [80, 80, 12],
     "samples_per_case": 2,
 }
-#: What the CT's fill says: not measured.
-_NOT_SCANNED_HU = -1024
+#: Of a lesion worth showing, in mL: small ones are missed by people too, larger ones leave no brain to compare with.
+_SHOWN_ML = (4.0, 80.0)
 
 
 def write_demo_cases(folder: str | Path, num_cases: int = len(PLAN), seed: int = 0) -> Iterator[str]:
@@ -91,9 +91,11 @@ def write_demo_cases(folder: str | Path, num_cases: int = len(PLAN), seed: int =
         planned = PLAN[number % len(PLAN)]
         rng = np.random.default_rng([seed, number])
         anatomy = draw_anatomy(rng, maps[ids[number % len(ids)]], None, 0.0 if planned.lesion else 1.0)
+        while planned.lesion and not _SHOWN_ML[0] <= anatomy.lesion_ml <= _SHOWN_ML[1]:
+            anatomy = draw_anatomy(rng, anatomy.head, None, 0.0)
         volumes, affine, notes = paint_case(rng, anatomy, Grid(planned.shape, planned.spacing_mm), planned.contrast, 1.0, False)
         if planned.cut:
-            volumes["ct"][..., round(planned.shape[2] * (1 - planned.cut)) :] = _NOT_SCANNED_HU
+            volumes["ct"] = volumes["ct"][..., : round(planned.shape[2] * (1 - planned.cut))]
         name = f"{number + 1:02d}_{planned.name}"
         save_volumes(Path(folder) / name, volumes, affine)
         true_ml[name] = notes["lesion_ml"]
