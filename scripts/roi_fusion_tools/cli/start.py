@@ -19,6 +19,8 @@ from .table import COMMANDS, DEVELOPER, command_of
 
 __all__ = ["main", "run_command"]
 
+#: How knobs and functions call what is an option of another name here.
+_OPTIONS = {"output_dir": "output", "evaluation_dir": "output", "input_dir": "input"}
 #: Package → the extra that installs it.
 _EXTRAS = {
     "mlflow": "tracking",
@@ -86,7 +88,7 @@ def run_command(command: Callable[..., None], words: Sequence[str], title: str) 
         SetParseFns(**_parsers(command))(command)
         fire.Fire(command, tidy, name=title)
     except Exception as e:
-        _end(_sentence(e, again) or _raise(e))
+        _end(_in_options(command, _sentence(e, again) or _raise(e)))
     except KeyboardInterrupt as e:
         _end(str(sentence_of(e, again)), 130)
 
@@ -105,6 +107,13 @@ def _last_checkpoint(command: Callable[..., None], words: Sequence[str]) -> Path
         return None
     folder = next((word.partition("=")[2] for word in words if word.startswith("--output=")), "")
     return Path(folder, "last.pt") if Path(folder, "last.pt").is_file() else None
+
+
+def _in_options(command: Callable[..., None], sentence: str) -> str:
+    """A sentence about ``output_dir`` as one about ``--output``, for a command that has it."""
+    name, colon, rest = sentence.partition(":")
+    option, options = _OPTIONS.get(name, ""), parameters_of(command)
+    return f"{option}{colon}{rest}" if option in options and name not in options else sentence
 
 
 def _raise(error: Exception) -> NoReturn:

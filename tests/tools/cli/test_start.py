@@ -94,6 +94,12 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch: pyte
     assert "error: expected the package itk, found none: pip install 'roi-fusion[registration]' installs it" in text
 
 
+def test_a_sentence_names_the_option_that_was_typed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    text = run_cli("prepare", "--input", str(tmp_path), "--output", str(tmp_path / "out"), ok=False)
+    assert "error: output: expected a folder outside of input_dir" in text
+
+
 def test_version_is_printed() -> None:
     from roi_fusion import __version__
 
