@@ -5,22 +5,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # The targets below are phony: none makes a file of its name.
-.PHONY: env demo weights benchmark package test coverage test-slow fuzz test-label label lint format clean
+.PHONY: env demo weights benchmark package wheel test coverage test-slow test-wheel fuzz test-label label lint format clean
 
 env: $(STAMP)
 
 # torch goes first and alone: where a CPU build lies at hand pip takes it, and nothing else may pull another build in.
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): constraints.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
-DEMO_CASES ?= 12
-DEMO_EPOCHS ?= 12
-
+# Four minutes: the shipped weights on six painted cases, a training of a minute, and their reports.
 demo: env
-	PYTHON=$(BIN)/python scripts/demo.sh demo $(DEMO_CASES) $(DEMO_EPOCHS)
+	$(BIN)/roi-fusion demo --output demo
 
 # HEADS: packed label maps of heads (.npz). LESIONS: packed real lesion masks (.npz). All go on where they were interrupted.
 HEADS ?= ../shared/data/head_labels.npz
@@ -28,16 +26,25 @@ LESIONS ?= ../shared/data/soop_lesions.npz
 OUTPUT ?= build
 
 weights: env
-	$(BIN)/python scripts/train_weights.py --output_dir $(OUTPUT)/weights --label_maps $(HEADS) --lesions $(LESIONS)
+	$(BIN)/roi-fusion dev weights --output $(OUTPUT)/weights --label_maps $(HEADS) --lesions $(LESIONS)
 
 benchmark: env
 	for part in quality speed robustness; do \
-	    $(BIN)/python scripts/benchmark.py $$part --output_dir $(OUTPUT)/benchmark --lesions $(LESIONS) || exit 1; \
+	    $(BIN)/roi-fusion benchmark $$part --output $(OUTPUT)/benchmark --lesions $(LESIONS) || exit 1; \
 	    cp $(OUTPUT)/benchmark/$$part.json bundle/docs/results/; done
-	$(BIN)/python scripts/update_docs.py
+	$(BIN)/roi-fusion dev documents
 
 package: env
-	$(BIN)/python scripts/make_package.py
+	$(BIN)/roi-fusion dev package
+
+# The package for pip, with configs and weights inside. What an earlier build left would go into it.
+wheel: env
+	rm -rf build/lib build/bdist.*
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Installs the wheel into an empty environment outside of the repository, and runs help, a prediction and the demonstration.
+test-wheel: wheel
+	PYTHON="$(PYTHON)" sh tests/wheel.sh dist/roi_fusion-*.whl
 
 # Each file is tested by one process of one thread.
 JOBS ?= 2
@@ -56,12 +63,13 @@ test-slow: env
 LABEL := .venv-label
 LABEL_STAMP := $(LABEL)/.installed
 
-$(LABEL_STAMP): constraints-label.txt pyproject.toml scripts/label_requirements.py
+$(LABEL_STAMP): constraints-label.txt pyproject.toml setup.py scripts/label_requirements.py
 	test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt torch
 	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --no-deps monailabel
 	$(LABEL)/bin/python scripts/label_requirements.py > $(LABEL)/requirements.txt
 	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --requirement $(LABEL)/requirements.txt
+	$(LABEL)/bin/pip install --quiet --no-deps --editable .
 	$(LABEL)/bin/python tests/torchvision_shim.py
 	touch $(LABEL_STAMP)
 
@@ -72,7 +80,7 @@ PORT ?= 8000
 ALLOWED_HOSTS ?=
 
 label: $(LABEL_STAMP)
-	$(LABEL)/bin/python scripts/label_server.py $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT) --allowed_hosts "$(ALLOWED_HOSTS)"
+	$(LABEL)/bin/roi-fusion label $(if $(STUDIES),--studies "$(STUDIES)") --host $(HOST) --port $(PORT) $(if $(ALLOWED_HOSTS),--allowed_hosts "$(ALLOWED_HOSTS)")
 
 # Ten data sets of 300 malformed studies each through every door; the normal suite tries one.
 fuzz: env
@@ -85,6 +93,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd scripts/roi_fusion_tools/label_app && MYPYPATH=../../../bundle:../.. ../../../$(BIN)/mypy --config-file ../../../pyproject.toml --exclude '^$$' *.py
 
 format: env
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,6 @@ import io
 import logging
 import os
 import random
-import runpy
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
@@ -27,6 +26,7 @@ import torch
 from monai.utils import set_determinism
 
 from conftest import BUNDLE, ROOT
+from roi_fusion_tools.cli import main
 
 
 def run_bundle(*arguments: str, cwd: Path = BUNDLE, ok: bool = True) -> str:
@@ -46,18 +46,16 @@ def run_bundle(*arguments: str, cwd: Path = BUNDLE, ok: bool = True) -> str:
     return text
 
 
-def run_script(name: str, *arguments: str, cwd: Path = ROOT, ok: bool = True) -> str:
-    """``python scripts/NAME.py ARGUMENTS``; returns everything it printed, in which no traceback may be.
+def run_cli(*words: str, cwd: Path = ROOT, ok: bool = True) -> str:
+    """``roi-fusion WORDS``; returns everything it printed, in which no traceback may be.
 
     Args:
-        name: of the script, without ``.py``.
-        arguments: behind it.
+        words: behind ``roi-fusion``.
         cwd: folder that the command is started in.
         ok: whether it must end well; otherwise it must end with an error.
     """
-    file = str(ROOT / "scripts" / f"{name}.py")
-    with _process([file, *arguments], cwd) as printed:
-        code = _code_of(lambda: runpy.run_path(file, run_name="__main__"))
+    with _process(["roi-fusion", *words], cwd) as printed:
+        code = _code_of(lambda: main(words))
     text = printed.getvalue()
     assert (code == 0) is ok, text[-6000:]
     assert "Traceback" not in text

@@ -179,9 +179,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(data: Path, work: Path) -> Iterator[Server]:
     """Our server, as `make label STUDIES=dir` starts it."""
-    script = str(ROOT / "scripts" / "label_server.py")
     limit = ("--max_upload_mb", "4")
-    server = Server(work.parent, script, "--studies", str(data / "studies"), "--work_dir", str(work), *limit)
+    server = Server(
+        work.parent, "-m", "roi_fusion_tools.cli", "label", "--studies", str(data / "studies"), "--work_dir", str(work), *limit
+    )
     yield server
     server.stop()
 

@@ -19,7 +19,8 @@ from conftest import BUNDLE, ROOT
 from roi_fusion import __version__
 
 PACKAGES = (BUNDLE / "roi_fusion", ROOT / "scripts" / "roi_fusion_tools")
-MODULES = sorted(p for package in PACKAGES for p in package.rglob("*.py"))
+#: Without the MONAI Label app, which is no package: MONAI Label loads it, and names and documents its methods.
+MODULES = sorted(p for package in PACKAGES for p in package.rglob("*.py") if "label_app" not in p.parts)
 LONGEST_MODULE = 350
 #: Remaining exceptions. Each counts only while it applies, and is to be deleted with the change that mends it.
 TOO_LONG = {

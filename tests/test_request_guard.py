@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "label_app"))
+sys.path.insert(0, str(ROOT / "scripts" / "roi_fusion_tools" / "label_app"))
 from request_guard import GuardOptions, RequestGuard
 
 HERE = "127.0.0.1:8000"

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
-
 from .errors import InputError
 
 __all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "read_json", "whole_file", "write_json"]
@@ -120,4 +118,6 @@ def as_bool(name: str, value: Any) -> bool:
 
 def is_first_rank() -> bool:
     """Whether this process is the only one or the first of a distributed run."""
+    import ignite.distributed as idist  # here, because it imports torch
+
     return idist.get_rank() == 0

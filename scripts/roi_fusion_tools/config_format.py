@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.config.root import BUNDLE_ROOT
 
 __all__ = ["config_files", "format_config", "format_file"]
 

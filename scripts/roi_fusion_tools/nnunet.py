@@ -139,7 +139,7 @@ def score_nnunet(
     Args:
         predictions_dir: ``<case>.nii.gz`` masks on the MRI's grid.
         test_dir: the cases that they were predicted for.
-        benchmark_dir: ``--output_dir`` of ``benchmark.py quality``.
+        benchmark_dir: ``--output`` of ``roi-fusion benchmark quality``.
         cases: how many, the first ones; all when None.
 
     Raises:

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
-from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.config.root import BUNDLE_ROOT
 from roi_fusion.engine.weights import check_weights, sha256_of
 from roi_fusion.errors import InputError
 
-__all__ = ["FOLDER_NAME", "bundle_files", "write_package"]
+from .phantoms.render import PhantomConfig
+from .phantoms.write import write_phantoms
+
+__all__ = ["FOLDER_NAME", "bundle_files", "try_package", "write_package"]
 
 FOLDER_NAME = "roi_fusion_bundle"
 
@@ -84,3 +90,32 @@ def write_package(output_dir: str | Path, bundle_root: str | Path = BUNDLE_ROOT)
             archive.writestr(entry, (root / file).read_bytes())
     target.with_suffix(".zip.sha256").write_text(f"{sha256_of(target)}  {target.name}\n")
     return target
+
+
+def try_package(package: str | Path, folder: str | Path) -> None:
+    """Unpack the zip in an empty folder, and train one epoch and run inference there on phantoms.
+
+    Raises:
+        InputError: when the unpacked bundle does not run.
+    """
+    folder = Path(folder)
+    with zipfile.ZipFile(package) as archive:
+        archive.extractall(folder)
+    data, root = folder / "data", folder / FOLDER_NAME
+    list(write_phantoms(data, 4, PhantomConfig(shape=(48, 48, 8), spacing_mm=(4.8, 4.8, 18.0), lesion_free_share=0.0)))
+    common = ["--dataset_dir", str(data)]
+    train = ["training", "--config_file", "configs/train.json", *common, "--output_dir", str(folder / "run")]
+    short = ["--max_epochs", "1", "--val_interval", "1", "--patch_size", "[32,32,4]"]
+    _run(root, *train, *short, "--initial_weights", str(root / "models" / "model.pt"))
+    _run(root, "--config_file", "configs/inference.json", *common, "--output_dir", str(folder / "results"))
+    if not (folder / "results" / "report.html").is_file():
+        raise InputError(f"{package}: expected a report from the unpacked package, found none")
+
+
+def _run(root: Path, *arguments: str) -> None:
+    # Without the checkout on the path: the package must bring its own code.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{root}: expected the package to run, got: {(done.stdout + done.stderr).strip().splitlines()[-1]}")

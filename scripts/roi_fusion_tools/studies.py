@@ -1,7 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Studies of the sampler on a data set with references: steps, guidance, misregistration, uncertainty and seams.
 
-Each returns rows of numbers that were measured in one run; ``scripts/study.py`` writes them as JSON and as a Markdown table.
+Each returns rows of numbers that were measured in one run; ``roi-fusion study`` writes them as JSON and as a Markdown table.
 """
 
 from __future__ import annotations

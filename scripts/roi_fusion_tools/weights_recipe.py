@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.config.root import BUNDLE_ROOT
 from roi_fusion.data.synthesis.heads import HeadMaps, choose_ids
 from roi_fusion.data.synthesis.unseen import write_cases
 from roi_fusion.engine.calibration import calibrate_checkpoint

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from roi_fusion.config.check import check_writable
 from roi_fusion.config.ending import command_again, sentence_of
+from roi_fusion.config.knob_values import check_writable
 from roi_fusion.errors import InputError
 
 MONAI = "/somewhere/site-packages/monai/bundle/__main__.py"

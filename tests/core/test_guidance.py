@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from helpers import LATE, NO_BLOOD, flat_logits, textured_head
+from roi_fusion.core.choices import HU_POINTS, SCALED_POINTS
 from roi_fusion.core.facts import facts_of
 from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
-from roi_fusion.core.intensity import HU_POINTS, SCALED_POINTS, compand_hu, fusion_sources
+from roi_fusion.core.intensity import compand_hu, fusion_sources
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.regional_energy import find_regions
 from roi_fusion.core.schedule import Level, make_scheduler

@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import torch
 
+from roi_fusion.core.choices import HU_POINTS, SCALED_POINTS
 from roi_fusion.core.intensity import (
-    HU_POINTS,
-    SCALED_POINTS,
     IntensityMap,
     brighten_bone,
     compand_hu,

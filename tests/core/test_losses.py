@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from helpers import loss_target, perfect_prediction
-from roi_fusion.core.losses import COMPONENTS, PRESETS, RoiFusionLoss, boundary_loss, brain_ssim_loss, regional_ssim_loss
+from roi_fusion.core.choices import PRESETS
+from roi_fusion.core.losses import COMPONENTS, RoiFusionLoss, boundary_loss, brain_ssim_loss, regional_ssim_loss
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.fusion import regional_ssim
 

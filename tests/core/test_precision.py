@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from roi_fusion.core.precision import PRECISIONS, autocast_for, has_bfloat16
+from roi_fusion.core.choices import PRECISIONS
+from roi_fusion.core.precision import autocast_for, has_bfloat16
 from roi_fusion.errors import InputError
 
 

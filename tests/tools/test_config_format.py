@@ -11,7 +11,7 @@ from roi_fusion_tools.config_format import WIDTH, config_files, format_config, f
 
 @pytest.mark.parametrize("path", config_files(), ids=lambda p: p.name)
 def test_every_config_is_laid_out(path: Path) -> None:
-    assert format_file(path, check=True), "run scripts/format_configs.py"
+    assert format_file(path, check=True), "run roi-fusion dev configs"
 
 
 def test_train_json_can_be_read_at_a_glance() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from conftest import BUNDLE
 from helpers import documented_examples, run_documented
-from in_process import run_script
+from in_process import run_cli
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.engine.prediction import prepare
 from roi_fusion.engine.weights import load_weights
@@ -39,7 +39,7 @@ def test_one_command_writes_a_file_that_equals_the_network(
     file_format: str, weights: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "bundle" / "models" / f"model{FORMATS[file_format]}"
-    printed = run_script("export_model", file_format, "--output", str(path), "--checkpoint", str(weights))
+    printed = run_cli("export", file_format, "--output", str(path), "--checkpoint", str(weights))
     assert "equal to the network to" in printed
 
     folder = tiny_dataset / "phantom_0000"

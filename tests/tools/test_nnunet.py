@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import nnunet_baseline as script
 from roi_fusion.errors import InputError
+from roi_fusion_tools.cli.measure import nnunet
 from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
@@ -34,7 +34,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_channels_share_a_grid_and_the_record_is_nnunets(
     bench: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.nnunet_baseline("prepare", str(bench), str(tmp_path))
+    nnunet("prepare", benchmark_dir=str(bench), folder=str(tmp_path))
     root = tmp_path / "Dataset001_RoiFusion"
     assert f"nnUNetv2_train 1 3d_fullres 0\n  nnUNetv2_predict -d 1 -c 3d_fullres -f 0 -i {root}" in capsys.readouterr().out
     record = json.loads((root / "dataset.json").read_text())
@@ -76,7 +76,7 @@ def test_patients_stand_in_one_fold_and_not_in_the_test_set_too(tmp_path: Path) 
 def test_perfect_masks_score_one_and_become_rows(bench: Path, tmp_path: Path) -> None:
     for case in (bench / "test_cases").glob("phantom_*"):
         (tmp_path / f"{case.name}.nii.gz").write_bytes((case / "lesion_mask.nii.gz").read_bytes())
-    script.nnunet_baseline("score", str(bench), str(tmp_path))
+    nnunet("score", benchmark_dir=str(bench), folder=str(tmp_path))
     for case in ("phantom_0000", "phantom_0001"):
         (row,) = json.loads((bench / "rows" / METHOD / f"{case}.json").read_text())
         assert (row["lesion_dice"], row["lesion_nsd_2mm"], row["lesion_hd95_mm"]) == (1, 1, 0)
@@ -94,4 +94,4 @@ def test_what_is_missing_or_lies_elsewhere_is_refused(bench: Path, tmp_path: Pat
     with pytest.raises(InputError, match="phantom_0000: expected a lesion_mask, there is none"):
         write_nnunet_dataset(tmp_path / "d", tmp_path / "d", tmp_path / "raw")
     with pytest.raises(InputError, match="action: expected prepare or score, got 'train'"):
-        script.nnunet_baseline("train", str(bench), str(tmp_path))
+        nnunet("train", benchmark_dir=str(bench), folder=str(tmp_path))

@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from conftest import BUNDLE, ROOT
+from conftest import BUNDLE
 from raw_layouts import LAYOUT_WRITERS, dicom_series, save
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import find_cases, load_datalist
@@ -396,10 +396,12 @@ def test_flags() -> None:
 def command(raw: Path, out: Path, *more: str) -> list[str]:
     return [
         sys.executable,
-        str(ROOT / "scripts" / "prepare_dataset.py"),
-        "--input_dir",
+        "-m",
+        "roi_fusion_tools.cli",
+        "prepare",
+        "--input",
         str(raw),
-        "--output_dir",
+        "--output",
         str(out),
         *more,
     ]

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from conftest import shared
-from in_process import run_bundle, run_script
+from in_process import run_bundle, run_cli
 from roi_fusion.core.masks import largest_component
 
 PATIENT = "21"
@@ -23,19 +23,19 @@ PATIENT = "21"
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every other slice of one patient, through slices_to_case.py, inference.json and export_slices.py."""
+    """Every other slice of one patient, through stack_slices, inference.json and export_slices."""
     source, root = shared("data/harvard_ct_mri"), tmp_path_factory.mktemp("real")
     for kind in ("CT", "MRI"):
         (root / kind).mkdir()
         chosen = sorted((source / kind).glob(f"{PATIENT}*.png"))[::2][:8]
         for k, picture in enumerate(chosen):
             shutil.copy(picture, root / kind / f"{PATIENT}{k:03d}.png")
-    folders = ["--ct_dir", str(root / "CT"), "--mri_dir", str(root / "MRI"), "--output_dir", str(root / "cases")]
-    run_script("slices_to_case", *folders, "--spacing_mm", "1,1,10")
+    folders = ["--ct_dir", str(root / "CT"), "--mri_dir", str(root / "MRI"), "--output", str(root / "cases")]
+    run_cli("stack_slices", *folders, "--spacing_mm", "1,1,10")
     data = ["--dataset_dir", str(root / "cases"), "--output_dir", str(root / "results"), "--num_samples", "1"]
     run_bundle("--config_file", "configs/inference.json", *data)
-    out = ["--results_dir", str(root / "results"), "--output_dir", str(root / "fused" / "ours"), "--window_mri", "0,255"]
-    run_script("export_slices", *out)
+    out = ["--results_dir", str(root / "results"), "--output", str(root / "fused" / "ours"), "--window_mri", "0,255"]
+    run_cli("export_slices", *out)
     return root
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import study as script
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.errors import InputError
+from roi_fusion_tools.cli.measure import study
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
 from roi_fusion_tools.studies import POSES, STUDIES, auroc, load_study, move_ct, study_table
@@ -43,7 +43,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_measures_and_writes_what_it_prints(
     name: str, data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.study(name, (str(weights),), str(data), str(tmp_path), cases=1)
+    study(name, checkpoint=(str(weights),), dataset_dir=str(data), output=str(tmp_path), cases=1)
     found = json.loads((tmp_path / f"study_{name}.json").read_text())
     assert found["study"] == name
     assert {r["cases"] for r in found["rows"]} == {1}
@@ -65,14 +65,14 @@ def test_a_study_measures_and_writes_what_it_prints(
 def test_several_weights_are_rows_of_one_table(data: Path, weights: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(weights.read_bytes())
-    script.study("seams", (str(weights), str(other)), str(data), str(tmp_path), cases=1)
+    study("seams", checkpoint=(str(weights), str(other)), dataset_dir=str(data), output=str(tmp_path), cases=1)
     names = [r["name"] for r in json.loads((tmp_path / "study_seams.json").read_text())["rows"]]
     assert names == ["model: unguided", "model: guided", "other: unguided", "other: guided"]
 
 
 def test_bad_input_is_one_sentence(data: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"name: expected one of steps, guidance, .* got 'speed'"):
-        script.study("speed", (str(weights),), str(data), str(tmp_path))
+        study("speed", checkpoint=(str(weights),), dataset_dir=str(data), output=str(tmp_path))
     with pytest.raises(InputError, match="cases: expected 1 or more, got 0"):
         load_study([weights], data, 0)
 

@@ -4,5 +4,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["bundle_run", "check", "ending", "faults", "knobs", "paths"]
+    __name__, submodules=["bundle_run", "check", "ending", "faults", "knob_values", "knobs", "paths", "root"]
 )

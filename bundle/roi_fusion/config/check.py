@@ -6,101 +6,24 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-import tempfile
 from collections.abc import Container, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from monai.bundle import ConfigParser
 
 from ..console import set_up_console
 from ..errors import InputError
 from ..values import as_bool
 from .bundle_run import calling_parser, print_errors_as_sentences
-from .knobs import BUNDLE_ROOT, KNOBS, Knob, expected
-from .paths import path_knobs, set_paths, typed_paths
+from .knob_values import check_value
+from .knobs import KNOBS
+from .paths import path_knobs, set_as_typed, taken_as_typed, typed_paths
+from .root import BUNDLE_ROOT
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["STRUCTURE", "check_config", "check_knobs", "check_value", "check_writable", "inference_parser"]
-
-
-def check_value(name: str, knob: Knob, value: Any, typed: bool = False) -> None:
-    """Check one value of a knob; an expression or a reference passes, because the knobs that it reads are checked themselves.
-
-    Args:
-        name: of the knob, for the sentence.
-        knob: what it takes.
-        value: as the config has it.
-        typed: a path as it was typed, which is no expression whatever it looks like.
-
-    Raises:
-        InputError: when the knob does not take the value.
-    """
-    if value is None:
-        if not knob.optional:
-            raise InputError(f"{name}: expected {expected(knob)}, got nothing")
-        return
-    if not typed and isinstance(value, str) and value[:1] in ("$", "@", "%"):
-        return  # computed from other knobs, which are checked themselves
-    if knob.kind == "bool":
-        as_bool(name, value)
-    elif knob.kind in ("int", "float"):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        whole = number and (knob.kind == "float" or float(value).is_integer())
-        if not whole or not knob.low <= value <= knob.high:
-            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
-    elif knob.kind == "ints":
-        items = list(value) if isinstance(value, (list, tuple)) else [value]
-        if len(items) != 3 or not all(isinstance(i, int) and not isinstance(i, bool) and i >= knob.low for i in items):
-            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
-    elif knob.kind == "points":
-        items = list(value) if isinstance(value, (list, tuple)) else []
-        numbers = len(items) > 1 and all(isinstance(i, (int, float)) and not isinstance(i, bool) for i in items)
-        if not numbers or any(b <= a for a, b in pairwise(items)):
-            raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
-    elif knob.kind == "words":
-        words = value if isinstance(value, (list, tuple)) else [value]
-        unknown = [w for w in words if w not in knob.choices]
-        if unknown:
-            raise InputError(f"{name}: expected {expected(knob)}, got {unknown[0]!r}")
-    elif knob.choices and value not in knob.choices:
-        near = difflib.get_close_matches(str(value), knob.choices, 1)
-        raise InputError(f"{name}: expected {expected(knob)}, got {value!r}{f', near {near[0]}' if near else ''}")
-    elif knob.kind == "path" and not isinstance(value, str):
-        raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
-    elif knob.kind == "device":
-        _check_device(name, value)
-    elif name in ("output_dir", "evaluation_dir"):
-        check_writable(name, value)
-
-
-def _check_device(name: str, value: Any) -> None:
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError):
-        raise InputError(f"{name}: expected cpu, cuda or cuda:N, got {value!r}") from None
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise InputError(f"{name}: expected a device of this machine, which has {torch.cuda.device_count()} GPUs, got {value}")
-
-
-def check_writable(name: str, folder: str | Path) -> None:
-    """Refuse a folder that cannot be made or written to, before anything is computed for it.
-
-    Raises:
-        InputError: when a file stands in its place or in its path, or its place is not writable.
-    """
-    path = Path(folder).absolute()
-    there = next(p for p in (path, *path.parents) if p.exists())
-    if not there.is_dir():
-        raise InputError(f"{name}: expected a folder, got the file {there}")
-    try:
-        with tempfile.TemporaryDirectory(prefix=".roi_fusion.", dir=there):  # rights alone say little, to root least
-            pass
-    except OSError as e:
-        raise InputError(f"{name}: expected a folder that can be written to, got {there} ({e.strerror})") from None
+__all__ = ["STRUCTURE", "check_config", "check_knobs", "inference_parser"]
 
 
 def check_config(config: Mapping[str, Any], structure: set[str], typed: Container[str] = ()) -> None:
@@ -206,8 +129,8 @@ def inference_parser(knobs: Mapping[str, Any], bundle_root: str | Path = BUNDLE_
     given = {"bundle_root": str(bundle_root), **knobs}
     paths = {k: str(v) for k, v in given.items() if k in path_knobs() and isinstance(v, (str, Path))}
     parser.update({k: v for k, v in given.items() if k not in paths})
-    set_paths(parser, paths)
-    check_config(cast(dict[str, Any], parser.config), STRUCTURE, paths)
+    set_as_typed(parser, paths)
+    check_config(cast(dict[str, Any], parser.config), STRUCTURE, taken_as_typed(parser))
     return parser
 
 
@@ -225,9 +148,8 @@ def check_knobs() -> None:
     parser = calling_parser()
     config = cast(dict[str, Any], parser.config)
     print_errors_as_sentences(lambda: str(parser.get_parsed_content("output_dir")) if "train" in config else None)
-    paths = {name: path for name, path in typed_paths().items() if name in config}
-    set_paths(parser, paths)
-    check_config(config, STRUCTURE, paths)
+    set_as_typed(parser, {name: path for name, path in typed_paths().items() if name in config})
+    check_config(config, STRUCTURE, taken_as_typed(parser))
     verbose = as_bool("verbose", config.get("verbose", False))
     set_up_console(verbose)
     if verbose:

@@ -21,7 +21,7 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EP
 def command_again(last: Path | None = None, arguments: Sequence[str] | None = None) -> str:
     """The command of this process, to be given again; with `last`, a checkpoint of a training, as one that resumes it."""
     words = list(sys.argv if arguments is None else arguments)
-    module = re.search(r"(monai[/\\]bundle|roi_fusion\w*)[/\\]__main__\.py$", words[0]) if words else None
+    module = re.search(r"(monai[/\\]bundle|roi_fusion\w*(?:[/\\]\w+)*)[/\\]__main__\.py$", words[0]) if words else None
     start = ["python", "-m", re.sub(r"[/\\]", ".", module.group(1))] if module else words[:1]
     rest = words[1:]
     if last is not None:

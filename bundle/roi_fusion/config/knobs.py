@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ..core.guidance import MASK_NAMES, MODES, SCHEDULES
-from ..core.intensity import HU_POINTS, SCALED_POINTS
-from ..core.losses import PRESETS
-from ..core.precision import PRECISIONS
-from ..data.plausibility import MODES as PLAUSIBILITY_MODES
+from ..core.choices import (
+    GUIDANCE_MODES,
+    GUIDANCE_SCHEDULES,
+    HU_POINTS,
+    MASK_NAMES,
+    PLAUSIBILITY_MODES,
+    PRECISIONS,
+    PRESETS,
+    SCALED_POINTS,
+)
 
-__all__ = ["BUNDLE_ROOT", "KNOBS", "Knob", "knob_table"]
-
-BUNDLE_ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["KNOBS", "Knob", "expected", "knob_table"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ KNOBS: dict[str, Knob] = {
         "str",
         "logits",
         "ROI guidance of the sampler: off, on the logits, or full (through the network)",
-        choices=MODES,
+        choices=GUIDANCE_MODES,
         where="inference",
     ),
     "guidance_alpha": Knob("float", 2.0, "weight of the brain term in the guidance", low=0, where="inference"),
@@ -171,7 +173,7 @@ KNOBS: dict[str, Knob] = {
         where="inference",
     ),
     "guidance_schedule": Knob(
-        "str", "constant", "course of η over the steps: constant or rising", choices=SCHEDULES, where="inference"
+        "str", "constant", "course of η over the steps: constant or rising", choices=GUIDANCE_SCHEDULES, where="inference"
     ),
     "guidance_kappa": Knob(
         "float", 2.0, "κ of σ(κ·u): the larger the entropy u of the gate, the longer the step", low=0, where="inference"

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 
 from .knobs import KNOBS
 
-__all__ = ["path_knobs", "set_paths", "typed_paths"]
+__all__ = ["path_knobs", "set_as_typed", "taken_as_typed", "typed_paths"]
 
 
 def path_knobs() -> set[str]:
@@ -51,13 +51,20 @@ def typed_paths(arguments: Sequence[str] | None = None) -> dict[str, str]:
     return found if runs_config else {}
 
 
-def set_paths(parser: ConfigParser, paths: Mapping[str, str | Path]) -> None:
-    """Make paths the results of their keys in a parser, whatever they look like."""
+def set_as_typed(parser: ConfigParser, texts: Mapping[str, str | Path]) -> None:
+    """Make texts the results of their keys in a parser, whatever they look like."""
     config = cast(dict[str, Any], parser.config)
-    for name in paths:
+    for name in texts:
         config[name] = ""  # what the parser reads
     if not parser.ref_resolver.items:
         parser.parse()
-    for name, path in paths.items():
-        config[name] = str(path)  # what the knobs' check reads
-        parser.ref_resolver.resolved_content[name] = str(path)
+    for name, text in texts.items():
+        config[name] = str(text)  # what the knobs' check reads
+        parser.ref_resolver.resolved_content[name] = str(text)
+
+
+def taken_as_typed(parser: ConfigParser) -> set[str]:
+    """Keys whose result is the text that stands in the config, as :func:`set_as_typed` leaves them."""
+    config = cast(dict[str, Any], parser.config)
+    results = parser.ref_resolver.resolved_content
+    return {name for name, value in config.items() if isinstance(value, str) and results.get(name) == value}

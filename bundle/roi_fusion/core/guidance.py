@@ -15,21 +15,15 @@ import torch
 
 from ..errors import InputError
 from .channels import split_raw
-from .intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES
+from .choices import GUIDANCE_MODES, GUIDANCE_SCHEDULES, HU_POINTS, MASK_NAMES, SCALED_POINTS
+from .intensity import TYPICAL_SCALES
 from .lesion_guidance import LesionGuide
 from .network import RoiFusionNet
 from .regional_energy import RegionalEnergy, find_regions
 from .regional_guidance import LogitDescent, NetworkDescent, Step
 from .schedule import Level
 
-__all__ = ["MASK_NAMES", "MODES", "SCHEDULES", "GuidedDraw", "RoiGuidance"]
-
-MODES = ("off", "logits", "full")
-
-SCHEDULES = ("constant", "rising")
-
-#: User-supplied masks that may replace the network's own.
-MASK_NAMES = ("brain_mask", "bone_mask", "lesion_mask")
+__all__ = ["GuidedDraw", "RoiGuidance"]
 
 #: Steps that move by all of η and γ; more steps share that way among them, and end where these do.
 _FULL_STEPS = 4
@@ -72,7 +66,7 @@ class RoiGuidance:
     scaled_points: Sequence[float] = SCALED_POINTS
 
     def __post_init__(self) -> None:
-        for name, expected in (("mode", MODES), ("schedule", SCHEDULES)):
+        for name, expected in (("mode", GUIDANCE_MODES), ("schedule", GUIDANCE_SCHEDULES)):
             if getattr(self, name) not in expected:
                 raise InputError(f"guidance {name}: expected one of {', '.join(expected)}, got {getattr(self, name)!r}")
         for name in ("alpha", "beta", "gamma", "strength", "kappa"):
@@ -98,7 +92,8 @@ class GuidedDraw:
         image: normalised MRI and CT, ``[1, 2, X, Y, Z]``.
         mri_scale, ct_scale: mean and standard deviation that map normalised units to the scaled units of MRI and CT.
         spacing_mm: voxel size along the array axes, in mm.
-        masks: 0/1 ``[1, 1, X, Y, Z]`` by the names of :data:`MASK_NAMES`; they replace the network's own.
+        masks: 0/1 ``[1, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.core.choices.MASK_NAMES`; they replace the
+            network's own.
         regional: whether to move the fused image, or the lesion alone.
         half_time: timestep below which the lesion is guided by the network's own prediction at that moment.
         num_inference_steps: number of sampling steps of the draw.

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
+from .choices import HU_POINTS, SCALED_POINTS
+
 __all__ = [
-    "HU_POINTS",
-    "SCALED_POINTS",
     "TYPICAL_SCALES",
     "IntensityMap",
     "brighten_bone",
@@ -26,14 +26,6 @@ __all__ = [
     "undo_brighten_bone",
     "undo_soft_knee",
 ]
-
-#: Fixed points of the companding: air, fat, water, blood, spongy bone and dense bone; brain (0…80 HU) gets a third of the
-#: range. A plain window of ±1000 HU would leave grey and white matter 0.004 apart.
-HU_POINTS = (-1000.0, -100.0, 0.0, 80.0, 300.0, 1500.0)
-
-
-SCALED_POINTS = (0.05, 0.15, 0.25, 0.60, 0.72, 1.0)
-
 
 #: Mean and deviation over the head of a scaled volume, on phantoms of all contrasts; where the case's own are not known.
 TYPICAL_SCALES = {"mri": (0.45, 0.20), "ct": (0.49, 0.22)}

@@ -13,21 +13,12 @@ from torch import nn
 
 from ..errors import InputError
 from .channels import split_output
+from .choices import PRESETS
 from .intensity import fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 from .target import brain_region, ct_weight, fusion_target, lesion_state
 
-__all__ = ["COMPONENTS", "PRESETS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
-
-#: Weights (α brain, β bone, γ lesion) by clinical question.
-PRESETS: dict[str, tuple[float, float, float]] = {
-    "default": (1.0, 1.0, 2.0),
-    "stroke": (1.0, 1.2, 3.0),
-    "brain_tumor": (1.5, 0.5, 2.0),
-    "bone_tumor": (0.5, 2.0, 2.0),
-    "metastasis": (1.0, 1.0, 3.0),
-}
-
+__all__ = ["COMPONENTS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
 
 #: Components that are logged; ``total`` is their weighted sum.
 COMPONENTS = ("diffusion", "brain", "bone", "lesion", "masks")
@@ -113,7 +104,7 @@ def preset_weights(preset: str, alpha: float | None, beta: float | None, gamma: 
     """Weights of a preset, each replaced by the user's where one is given.
 
     Args:
-        preset: key of :data:`PRESETS`.
+        preset: key of :data:`~roi_fusion.core.choices.PRESETS`.
         alpha, beta, gamma: weights of brain, bone and lesion; None takes the preset's.
 
     Raises:
@@ -140,7 +131,7 @@ class RoiFusionLoss(nn.Module):
     entropy of the gate against the target's own share of the MRI, and the mean square of the residual.
 
     Args:
-        preset: key of :data:`PRESETS`.
+        preset: key of :data:`~roi_fusion.core.choices.PRESETS`.
         alpha, beta, gamma: weights of brain, bone and lesion that replace the preset's.
         roi_weight: λ.
         mask_weight: weight of *masks* inside the bracket.

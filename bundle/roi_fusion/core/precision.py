@@ -11,13 +11,11 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from .choices import PRECISIONS
 
-__all__ = ["PRECISIONS", "autocast_for", "has_bfloat16"]
+__all__ = ["autocast_for", "has_bfloat16"]
 
 logger = logging.getLogger(__name__)
-
-#: Accepted values of the ``precision`` setting.
-PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +47,7 @@ def autocast_for(precision: str, device: torch.device) -> torch.autocast:
         device: device of the tensors.
 
     Raises:
-        InputError: when `precision` is none of :data:`PRECISIONS`.
+        InputError: when `precision` is none of :data:`~roi_fusion.core.choices.PRECISIONS`.
 
     Example:
         >>> with autocast_for("bf16", torch.device("cpu")):

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 
 from .channels import split_raw
-from .intensity import HU_POINTS, SCALED_POINTS, expand_hu, fusion_sources
+from .choices import HU_POINTS, SCALED_POINTS
+from .intensity import expand_hu, fusion_sources
 from .masks import fill_slices, hyperdense_mask
 from .ssim import FixedReferenceSsim
 from .target import beside, brain_region

@@ -19,10 +19,8 @@ from .ct_fill import AIR_HU, constant_border
 from .grids import block_mean, spacing_mm, thick_axis_last
 from .io import looks_like_ct
 
-__all__ = ["MODES", "Judgement", "Placed", "judge_pair", "lesion_sentence"]
+__all__ = ["Judgement", "Placed", "judge_pair", "lesion_sentence"]
 
-#: Of the knob ``plausibility``.
-MODES = ("refuse", "warn", "off")
 #: Head in mL, refused beyond. A newborn's is about 700, a slab of three thick slices 300, an adult's with neck up to 6,000.
 #: Narrower would refuse slabs and heads with shoulders; wider would take a finger, or a body.
 HEAD_LIMITS_ML = (150.0, 9000.0)

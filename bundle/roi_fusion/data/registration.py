@@ -16,7 +16,7 @@ from scipy import ndimage, optimize
 from scipy.spatial.transform import Rotation
 from scipy.stats import qmc
 
-from ..core.intensity import HU_POINTS, SCALED_POINTS
+from ..core.choices import HU_POINTS, SCALED_POINTS
 from ..core.masks import head_mask
 from ..errors import InputError
 from .grids import block_mean, shear_mm, spacing_mm, straighten, thick_axis_last

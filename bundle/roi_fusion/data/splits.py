@@ -29,7 +29,7 @@ _SHARES = (0.70, 0.15, 0.15)
 def subject_of(case: str, folder: str | Path | None = None) -> str:
     """The patient that a case belongs to.
 
-    ``subject`` of the ``case.json`` that ``prepare_dataset`` wrote, else the first entity of a BIDS-like name, else the name.
+    ``subject`` of ``case.json`` by ``roi-fusion prepare``, else the first entity of a BIDS-like name, else the name.
 
     Args:
         case: name of the case.

@@ -16,8 +16,8 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 
 from ..console import short_path
+from ..core.choices import MASK_NAMES
 from ..core.facts import facts_of
-from ..core.guidance import MASK_NAMES
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
@@ -48,7 +48,7 @@ def mask_names(guidance_masks: str | Sequence[str]) -> tuple[str, ...]:
     """Names of masks that guide; one name may come as a word.
 
     Raises:
-        InputError: for a name that is not of :data:`~roi_fusion.core.guidance.MASK_NAMES`.
+        InputError: for a name that is not of :data:`~roi_fusion.core.choices.MASK_NAMES`.
     """
     names = (guidance_masks,) if isinstance(guidance_masks, str) else tuple(guidance_masks)
     for name in names:
@@ -68,7 +68,7 @@ class CasePreparer:
 
     Args:
         guidance_masks: names of the case's own masks that guide in place of the network's, see
-            :data:`~roi_fusion.core.guidance.MASK_NAMES`. None are taken unless they are named here: a reference lesion that
+            :data:`~roi_fusion.core.choices.MASK_NAMES`. None are taken unless they are named here: a reference lesion that
             lies beside the images must not find its way into the prediction that it is compared with. A case that lacks the
             file is guided by the network's own, with a warning.
 

@@ -126,7 +126,7 @@ class SamplingInferer(Inferer):
             inputs: normalised MRI and CT.
             network: :class:`~roi_fusion.core.network.RoiFusionNet`, plain or wrapped.
             intensity: constants of each case's normalisation by name, ``[B]``; they put guidance on the MRI's own scale.
-            masks: 0/1 ``[B, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.core.guidance.MASK_NAMES`, which guide in place
+            masks: 0/1 ``[B, 1, X, Y, Z]`` by the names of :data:`~roi_fusion.core.choices.MASK_NAMES`, which guide in place
                 of the network's own.
             keep_logits: also return the logits of every draw.
         """

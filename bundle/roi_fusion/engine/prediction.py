@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from ..config.check import check_writable, inference_parser
-from ..config.knobs import BUNDLE_ROOT
+from ..config.check import inference_parser
+from ..config.knob_values import check_writable
+from ..config.root import BUNDLE_ROOT
 from ..data.cases import collate_cases, inference_datalist, sentence_for
 from ..data.results import RESULT_FILES, save_case
 from ..errors import InputError

@@ -248,7 +248,9 @@ class TrainingProgress:
         epoch, epochs = engine.state.epoch, int(engine.state.max_epochs or 0)
         seconds = time.monotonic() - self._epoch_begun
         best = self.best_writer is not None and self.best_writer.is_better(engine)
-        line = epoch_line(epoch, epochs, engine.state.metrics, state.metrics if validated else None, seconds, best)
+        line = epoch_line(
+            epoch, epochs, engine.state.metrics, getattr(state, "metrics", None) if validated else None, seconds, best
+        )
         if self._whole is not None and self._whole.disable and epoch < epochs:
             left = (time.monotonic() - self._begun) / (epoch - self._first_epoch) * (epochs - epoch)
             line += f"  {duration(left)} left"

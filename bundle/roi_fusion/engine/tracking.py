@@ -193,14 +193,14 @@ class TrackingHandler(MLFlowHandler):
 
     def _log_datasets(self, datasets: Mapping[str, Any]) -> None:
         """Inputs of the run: a row for each case with its name and which files it has."""
-        from mlflow.data import from_pandas, sources
+        from mlflow import data as tracked
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         folder, inputs = Path(self.dataset_dir or ".").resolve(), []
-        source = sources.LocalArtifactDatasetSource(folder.as_uri()) if self.dataset_dir else None
+        source = tracked.sources.LocalArtifactDatasetSource(folder.as_uri()) if self.dataset_dir else None  # type: ignore[attr-defined]
         for name, dataset in datasets.items():
             rows = [{"case": name_of(c), **{stem: key in c for key, stem in CASE_FILES.items()}} for c in dataset.data]
-            found = from_pandas(
+            found = tracked.from_pandas(  # type: ignore[attr-defined]
                 pd.DataFrame(rows),
                 source=source,
                 name=name,

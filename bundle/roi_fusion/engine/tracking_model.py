@@ -104,7 +104,7 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    given = [ColSpec("string", "mri"), ColSpec("string", "ct"), ColSpec("string", "output_dir", required=False)]
+    given: list[Any] = [ColSpec("string", "mri"), ColSpec("string", "ct"), ColSpec("string", "output_dir", required=False)]
     found = [
         ColSpec("string", "folder"),
         *(ColSpec("double", n, required=False) for n in ("lesion_ml", "lesion_ml_low", "lesion_ml_high")),

@@ -22,7 +22,7 @@ from monai.networks.schedulers import DDIMScheduler
 from monai.utils import OptionalImportError
 from torch import nn
 
-from roi_fusion.config.knobs import BUNDLE_ROOT
+from roi_fusion.config.root import BUNDLE_ROOT
 from roi_fusion.core.blocks import Pyramid, unfold_plane
 from roi_fusion.core.channels import split_raw
 from roi_fusion.core.intensity import fusion_sources

@@ -324,7 +324,7 @@ def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
         held: dict[str, Any] = json.loads(file.read_text())
         found = {name: held[name] for name in ("methods", "options", "tests", "trainings", "versions")}
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{file}: expected the result of benchmark.py quality, found none") from None
+        raise InputError(f"{file}: expected the result of roi-fusion benchmark quality, found none") from None
     for name, value in json.loads(json.dumps(options)).items():
         came = found["options"].get(name)
         if name not in ("networks", "num_workers") and came != value:

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from roi_fusion.config.check import inference_parser
-from roi_fusion.config.knobs import BUNDLE_ROOT
 from roi_fusion.core.guidance import RoiGuidance
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.schedule import make_scheduler
@@ -90,7 +89,10 @@ def _files_to_files(
     """One fresh process, as a user starts it."""
     command = [
         sys.executable,
-        str(BUNDLE_ROOT.parent / "scripts" / "profile_inference.py"),
+        "-m",
+        "roi_fusion_tools.cli",
+        "dev",
+        "profile",
         "--mri",
         str(case / "mri.nii.gz"),
         "--ct",
@@ -110,10 +112,10 @@ def _files_to_files(
         "--repeats",
         str(repeats),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise InputError(f"{command[1]}: expected a measurement, got: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        raise InputError(f"dev profile: expected a measurement, got: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     logger.info("%s", found)
     return found

@@ -105,7 +105,7 @@ def test_trained_networks_can_be_taken_over_from_an_earlier_run(tmp_path: Path) 
     with pytest.raises(InputError, match=r"quality\.json: expected minutes 22\.0 as in this run, got 1\.0"):
         benchmark._take_over(content, file)
     file.write_text("[]")
-    with pytest.raises(InputError, match=r"expected the result of benchmark\.py quality"):
+    with pytest.raises(InputError, match=r"expected the result of roi-fusion benchmark quality"):
         benchmark._take_over(content, file)
 
 
@@ -116,7 +116,7 @@ def test_missing_weights_are_named_before_anything_is_made(tmp_path: Path) -> No
 
 
 def test_an_earlier_result_that_is_not_there_is_named_before_anything_is_measured(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"none\.json: expected the result of benchmark\.py quality, found none"):
+    with pytest.raises(InputError, match=r"none\.json: expected the result of roi-fusion benchmark quality, found none"):
         run_quality(replace(tiny_options(tmp_path), earlier=str(tmp_path / "none.json")), ["shipped"])
     assert not list(tmp_path.iterdir())
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from conftest import BUNDLE
-from profile_inference import profile_inference
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.errors import InputError
+from roi_fusion_tools.benchmark.inference_time import profile_inference
 from roi_fusion_tools.benchmark.speed import contiguous_copy, run_speed
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from ...errors import InputError
 from ...values import write_json
 from ..augment import rigid_resample
 from ..lesions import PackedLesions
-from .anatomy import draw_anatomy
+from .anatomy import Anatomy, draw_anatomy
 from .contrast import draw_age, draw_contrast
 from .ct import paint_ct
-from .geometry import draw_geometry, draw_grid
+from .geometry import Grid, draw_geometry, draw_grid
 from .heads import HeadMaps, choose_ids
 from .mri import paint_mri, stripped_brain
 from .transforms import choose_lesions
 
-__all__ = ["draw_case", "prepare_validation", "write_cases"]
+__all__ = ["draw_case", "paint_case", "prepare_validation", "save_volumes", "write_cases"]
 
 _CONTRASTS = ("dwi", "adc", "flair", "t2", "t1", "free")
 
@@ -65,11 +65,35 @@ def draw_case(
     anatomy = draw_anatomy(
         rng, maps[ids[number // len(_CONTRASTS) % len(ids)]], own, 1.0 if number % 6 == 5 - number // 6 % 6 else 0.0
     )
-    g = draw_geometry(rng, anatomy, draw_grid(rng, anatomy, largest_voxels))
+    return paint_case(rng, anatomy, draw_grid(rng, anatomy, largest_voxels), name, misregistration_mm)
+
+
+def paint_case(
+    rng: np.random.Generator,
+    anatomy: Anatomy,
+    grid: Grid,
+    contrast: str,
+    misregistration_mm: float = 2.0,
+    stripped: bool | None = None,
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, Any]]:
+    """A varied head on a scanner's grid, as a pair with its masks.
+
+    Args:
+        rng: source of randomness.
+        anatomy: the head with its lesion.
+        grid: of both images.
+        contrast: dwi, adc, flair, t2, t1 or free.
+        misregistration_mm: see :func:`draw_case`.
+        stripped: whether the MRI shows the brain alone; drawn, one in three, when None.
+
+    Returns:
+        As :func:`draw_case`.
+    """
+    g = draw_geometry(rng, anatomy, grid)
     age = draw_age(rng)
-    image, notes, distortion = paint_mri(rng, g, draw_contrast(rng, age, name=name, ct_seen=False), age)
+    image, notes, distortion = paint_mri(rng, g, draw_contrast(rng, age, name=contrast, ct_seen=False), age)
     label = distortion.apply(g.truth)
-    if rng.random() < 1 / 3:
+    if rng.random() < 1 / 3 if stripped is None else stripped:
         kept = stripped_brain(rng, g, distortion)
         image, label, notes["stripped"] = image * kept, label * kept, True
     ct, ct_notes = paint_ct(rng, g, age)
@@ -89,6 +113,15 @@ def draw_case(
     lesion_ml = float(label.sum()) * float(np.prod(g.grid.spacing_mm)) / 1000
     notes = {**g.notes, **notes, **ct_notes, "lesion_ml": round(lesion_ml, 3), "spacing_mm": list(g.grid.spacing_mm)}
     return volumes, g.grid.affine, notes
+
+
+def save_volumes(folder: str | Path, volumes: Mapping[str, np.ndarray], affine: np.ndarray) -> None:
+    """Write the volumes of a case as ``<folder>/<stem>.nii.gz``."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for stem, volume in volumes.items():
+        image = nib.Nifti1Image(volume, affine)
+        image.header.set_xyzt_units("mm")
+        nib.save(image, Path(folder) / f"{stem}.nii.gz")
 
 
 def _only(lesions: PackedLesions, position: int) -> PackedLesions:
@@ -153,11 +186,7 @@ def write_cases(
         folder = root / name
         if name not in record["cases"] or not (folder / "bone_mask.nii.gz").is_file():
             volumes, affine, notes = draw_case(maps, ids, packed, n, int(seed), misregistration_mm)
-            folder.mkdir(exist_ok=True)
-            for stem, volume in volumes.items():
-                image = nib.Nifti1Image(volume, affine)
-                image.header.set_xyzt_units("mm")
-                nib.save(image, folder / f"{stem}.nii.gz")
+            save_volumes(folder, volumes, affine)
             record["cases"][name] = notes
             write_json(listing, record)
         yield name

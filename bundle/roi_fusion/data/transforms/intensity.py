@@ -10,7 +10,8 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from ...core.intensity import HU_POINTS, SCALED_POINTS, TYPICAL_SCALES, compand_hu, soft_knee
+from ...core.choices import HU_POINTS, SCALED_POINTS
+from ...core.intensity import TYPICAL_SCALES, compand_hu, soft_knee
 from ...errors import InputError
 from .loading import file_of
 

@@ -13,11 +13,12 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
 
+from ...core.choices import PLAUSIBILITY_MODES
 from ...errors import InputError
 from ...values import printable
 from ..ct_fill import repair_ct
 from ..grids import spacing_of
-from ..plausibility import MODES, Placed, judge_pair, lesion_sentence
+from ..plausibility import Placed, judge_pair, lesion_sentence
 from .loading import file_of
 
 __all__ = ["JudgePaird", "RepairCTd", "placed", "warn_once", "warnings_of"]
@@ -48,8 +49,8 @@ def warn_once(case: str, sentence: str) -> None:
 
 
 def _check_mode(mode: str) -> str:
-    if mode not in MODES:
-        raise InputError(f"plausibility: expected one of {', '.join(MODES)}, got {mode!r}")
+    if mode not in PLAUSIBILITY_MODES:
+        raise InputError(f"plausibility: expected one of {', '.join(PLAUSIBILITY_MODES)}, got {mode!r}")
     return mode
 
 
