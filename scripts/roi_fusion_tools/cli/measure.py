@@ -13,7 +13,7 @@ from .arguments import expect_there
 __all__ = ["benchmark", "nnunet", "slices", "study", "unseen"]
 
 SHIPPED = str(BUNDLE_ROOT / "models" / "model.pt")
-_PARTS = ("quality", "speed", "robustness")
+_PARTS = ("quality", "speed", "robustness", "lesions")
 _STUDIES = ("steps", "guidance", "misregistration", "uncertainty", "seams")
 
 
@@ -22,6 +22,9 @@ def benchmark(
     *,
     output: str,
     lesions: str | None = None,
+    label_maps: str | None = None,
+    real_dir: str | None = None,
+    sections: tuple[str, ...] = ("unseen", "old", "changed", "grids", "real"),
     checkpoint: str = SHIPPED,
     stages: tuple[str, ...] = ("train", "shipped", "peers", "diffusion"),
     cases: int = 60,
@@ -43,12 +46,15 @@ def benchmark(
     An interrupted one goes on where it stopped. Needs roi-fusion[benchmark].
 
     Args:
-        name: quality, speed or robustness.
+        name: quality, speed, robustness or lesions.
         output: folder of the data, the trainings and <name>.json.
-        lesions: packed .npz file of real lesion masks; quality and robustness need it.
+        lesions: packed .npz file of real lesion masks; all but speed need it.
+        label_maps: packed .npz file of whole heads, whose last three are unseen heads; lesions needs it.
+        real_dir: folder of real scans, which serve for nothing but this test of lesions; none are measured without it.
+        sections: parts of lesions.
         checkpoint: weights to measure; the shipped ones by default.
         stages: parts of quality.
-        cases: unseen phantoms of quality.
+        cases: unseen phantoms of quality, or unseen heads of lesions.
         train_cases: phantoms that the compared trainings see.
         minutes: of each compared training.
         search_minutes: of each of the three trainings that choose a learning rate.
@@ -70,7 +76,7 @@ def benchmark(
         raise InputError(f"name: expected one of {', '.join(_PARTS)}, got {name!r}")
     if name != "speed" and lesions is None:
         raise InputError("lesions: expected a packed .npz file of real lesion masks, got none")
-    expect_there(checkpoint=checkpoint, lesions=lesions, earlier=earlier or None)
+    expect_there(checkpoint=checkpoint, lesions=lesions, earlier=earlier or None, label_maps=label_maps, real_dir=real_dir)
     if name == "speed":
         from roi_fusion_tools.benchmark.speed import run_speed
 
@@ -79,6 +85,10 @@ def benchmark(
         from roi_fusion_tools.benchmark.robustness import run_robustness
 
         run_robustness(output, str(lesions), checkpoint, robustness_cases, precision)
+    elif name == "lesions":
+        from roi_fusion_tools.benchmark.lesions import LesionOptions, run_lesions
+
+        run_lesions(LesionOptions(output, checkpoint, label_maps, lesions, real_dir, cases, precision), sections)
     else:
         from roi_fusion_tools.benchmark.networks import NETWORKS
         from roi_fusion_tools.benchmark.quality import QualityOptions, run_quality
