@@ -31,7 +31,7 @@ def make_weights(
     lesions: str | None = None,
     epochs: int = 46,
     cases_per_epoch: int = 100,
-    learning_rate: float = 6e-4,
+    learning_rate: float = 5e-4,
     gamma: float = 18.0,
     initial_weights: str | None = None,
     calibration_cases: int = 36,
@@ -49,7 +49,7 @@ def make_weights(
         label_maps: packed file or folder of label maps; the MNI atlas when None.
         lesions: packed lesion masks; procedural ones when None.
         epochs: of the training.
-        cases_per_epoch: painted heads an epoch, four crops each.
+        cases_per_epoch: steps an epoch, eight crops each.
         learning_rate: highest rate.
         gamma: weight of the lesion in the loss.
         initial_weights: weights to start from; those of the bundle when None.

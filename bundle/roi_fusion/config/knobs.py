@@ -221,9 +221,9 @@ KNOBS: dict[str, Knob] = {
     "lesion_free_share": Knob("float", 0.15, "share of painted heads without a lesion", low=0, high=1, where="synthesis"),
     "stripped_share": Knob("float", 0.4, "share of painted MRIs that show the brain alone", low=0, high=1, where="synthesis"),
     "no_ct_share": Knob("float", 0.3, "share of painted heads without a CT", low=0, high=1, where="synthesis"),
-    "no_mri_share": Knob("float", 0.1, "share of painted heads without an MRI", low=0, high=1, where="synthesis"),
+    "no_mri_share": Knob("float", 0.05, "share of painted heads without an MRI", low=0, high=1, where="synthesis"),
     "free_contrast_share": Knob(
-        "float", 0.35, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
+        "float", 0.15, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
     ),
     "painting_uses": Knob("int", 2, "how often crops are cut from each painted head", low=1, where="synthesis"),
     "tracking_uri": Knob(

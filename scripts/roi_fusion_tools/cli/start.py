@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,8 +36,17 @@ _EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``roi-fusion`` with the command line's words; those of this process when `argv` is None.
 
-    Exits with 2 and one sentence on bad input, and with 130 on Ctrl-C.
+    Exits with 2 and one sentence on bad input, with 130 on Ctrl-C, and quietly where the reader of its output has gone (`| head`).
     """
+    try:
+        _start(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it closes it
+        sys.exit(1)
+
+
+def _start(argv: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     developer = words[:1] == ["dev"]
     name, *rest = words[1:] if developer else words or ["--help"]
