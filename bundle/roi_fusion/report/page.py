@@ -17,7 +17,7 @@ from ..data.history import read_history
 from ..data.results import read_result, result_folders
 from ..errors import InputError
 from ..metrics.table import read_rows
-from ..values import is_first_rank, printable, read_json
+from ..values import is_first_rank, printable, read_json, whole_file
 from .patients import Patient, Pictures, patient_of, pictures_of
 from .plots import evaluation_figures, figure_uri, history_figures
 from .rendering import write_page
@@ -145,7 +145,8 @@ def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Page
     root.mkdir(exist_ok=True)
     script = niivue_script() if pages.viewer else None
     if script is not None:
-        (root / "niivue.js").write_text(f'window.roiNiivue = "{script}";\n', encoding="ascii")
+        with whole_file(root / "niivue.js") as scratch:
+            scratch.write_text(f'window.roiNiivue = "{script}";\n', encoding="ascii")
     for n, (name, patient) in enumerate(patients):
         found = pages.pictures(name)
         (root / name).mkdir(exist_ok=True)
@@ -159,7 +160,8 @@ def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Page
             next=patients[n + 1][1] if n + 1 < len(patients) else None,
         )
         if found.sheets is not None:
-            (root / name / "thumbnail.webp").write_bytes(found.sheets.thumbnail)
+            with whole_file(root / name / "thumbnail.webp") as scratch:
+                scratch.write_bytes(found.sheets.thumbnail)
         thumbnails.append(f"{PAGES}/{patient.slug}/thumbnail.webp" if found.sheets is not None else "")
     return thumbnails
 
