@@ -345,11 +345,13 @@ def test_a_report_bears_broken_files(
     drawn_once(monkeypatch)
     Predictor(**small_weights)(Path(good) / "mri.nii.gz", Path(good) / "ct.nii.gz", tmp_path)
     (result,) = tmp_path.glob("*/result.json")
+    counts = {"n_empty_pred": 0, "n_empty_ref": 0, "fused_at_bounds": 0}
+    gate = {"metric": "brain_ssim", "epoch": 20, "least": 0.8, "value": 0.9, "passed": True}
     contents = {
         result: result.read_text(),
         tmp_path / "errors.json": json.dumps({"b": "b/ct.nii.gz: expected a volume, found no such file"}),
-        tmp_path / "summary.json": json.dumps({"cases": 1, "counts": {}, "methods": {}, "by_volume_class": {}}),
-        tmp_path / "doctor.json": json.dumps({"gates": []}),
+        tmp_path / "summary.json": json.dumps({"cases": 1, "counts": counts, "methods": {}, "by_volume_class": {}}),
+        tmp_path / "doctor.json": json.dumps({"gates": [gate]}),
         tmp_path / "run.json": json.dumps({"data": {"train": {"lesion_masks": 0}}}),
         tmp_path / "history.jsonl": json.dumps({"epoch": 1, "iteration": 2, "loss": 0.5}),
         tmp_path / "metrics.csv": f"case,method,lesion_dice\n{result.parent.name},roi_fusion,0.5\n",

@@ -37,7 +37,16 @@ def _gates(training: Path) -> list[dict[str, Any]]:
     """The gates of a training as its doctor has noted them; none without notes, or where an earlier version wrote a list."""
     path = training / "doctor.json"
     notes = read_json(path) if path.is_file() else {}
-    return notes.get("gates", []) if isinstance(notes, dict) else []
+    return [
+        {
+            "metric": str(gate["metric"]),
+            "epoch": int(gate["epoch"]),
+            "least": gate["least"],
+            "value": None if gate["value"] is None else float(gate["value"]),
+            "passed": gate["passed"],
+        }
+        for gate in (notes.get("gates", []) if isinstance(notes, dict) else [])
+    ]
 
 
 def _run_notes(history: Path, summary: Mapping[str, Any] | None) -> list[str]:
@@ -90,7 +99,8 @@ def _plots(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 def _evaluation(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Tables and counts of a summary."""
     methods, classes = metrics_table(summary["methods"]), metrics_table(summary["by_volume_class"])
-    return {"methods": methods, "classes": classes, "cases": int(summary["cases"]), "counts": dict(summary["counts"])}
+    counts = {name: int(summary["counts"][name]) for name in ("n_empty_pred", "n_empty_ref", "fused_at_bounds")}
+    return {"methods": methods, "classes": classes, "cases": int(summary["cases"]), "counts": counts}
 
 
 class _Pages:
