@@ -55,8 +55,11 @@ test: env
 coverage: env
 	$(BIN)/python -m pytest --cov --cov-report term:skip-covered
 
+# TESTS: files or tests, where not all slow ones are to run.
+TESTS ?=
+
 test-slow: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 # MONAI Label has an environment of its own: it needs older packages. torch goes first here too; monailabel without its own
 # requirements, because one of them (sam2) builds against a torch of its own choice and is not used (see label_requirements.py).

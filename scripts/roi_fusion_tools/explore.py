@@ -160,9 +160,10 @@ def look_at_case(case: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``{"case", "flags", "notes", "mri", "ct", "shape", "spacing_mm", "orientation", "volumes_ml", "reader_notices",
         "picture"}``; ``reader_notices`` are what the reader corrected or found contradictory in the headers, ``picture`` is the
-        data URI of some slices; a case that cannot be read has the flag ``unreadable`` and a sentence in ``notes``.
+        data URI of some slices, empty without any; a case that cannot be read has the flag ``unreadable`` and a sentence in
+        ``notes``.
     """
-    out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": []}
+    out: dict[str, Any] = {"case": case["case"], "flags": [], "notes": [], "picture": ""}
     try:
         stored: Any = _read()(dict(case))
         loaded: Any = _match()(stored)

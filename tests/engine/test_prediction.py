@@ -50,9 +50,14 @@ def test_predict_returns_what_it_writes(bundle: Path, tiny_dataset: Path, tmp_pa
     result = roi_fusion.predict(mri, ct, output_dir=tmp_path, bundle_root=bundle, **FAST)
     source = nib.load(mri)
     np.testing.assert_allclose(result.affine, source.affine, atol=1e-5)
+    assert result["affine"] is result.affine
+    for name in ("lesion_ml", "no_such"):
+        with pytest.raises(KeyError):
+            result[name]
     for stem, dtype in RESULT_FILES.values():
         on_disk = nib.load(tmp_path / "phantom_0000" / f"{stem}.nii.gz")
         volume = getattr(result, stem)
+        assert result[stem] is volume
         assert volume.shape == source.shape
         assert volume.dtype == dtype
         np.testing.assert_array_equal(volume, np.asarray(on_disk.dataobj))

@@ -65,6 +65,17 @@ class Prediction:
     files: dict[str, Path]
     facts: dict[str, Any]
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A volume, or ``affine``, by its name: ``result["fused"]``.
+
+        Raises:
+            KeyError: for another name.
+        """
+        found = getattr(self, name, None)
+        if not isinstance(found, np.ndarray):
+            raise KeyError(name)
+        return found
+
 
 def _prepare(parser: ConfigParser, mri_path: str | Path | None, ct_path: str | Path | None) -> dict[str, Any]:
     if mri_path is None and ct_path is None:

@@ -17,7 +17,7 @@ from ..data.history import read_history
 from ..data.results import read_result, result_folders
 from ..errors import InputError
 from ..metrics.table import read_rows
-from ..values import is_first_rank, printable, read_json
+from ..values import is_first_rank, printable, read_json, whole_file
 from .patients import Patient, Pictures, patient_of, pictures_of
 from .plots import evaluation_figures, figure_uri, history_figures
 from .rendering import write_page
@@ -37,7 +37,16 @@ def _gates(training: Path) -> list[dict[str, Any]]:
     """The gates of a training as its doctor has noted them; none without notes, or where an earlier version wrote a list."""
     path = training / "doctor.json"
     notes = read_json(path) if path.is_file() else {}
-    return notes.get("gates", []) if isinstance(notes, dict) else []
+    return [
+        {
+            "metric": str(gate["metric"]),
+            "epoch": int(gate["epoch"]),
+            "least": gate["least"],
+            "value": None if gate["value"] is None else float(gate["value"]),
+            "passed": gate["passed"],
+        }
+        for gate in (notes.get("gates", []) if isinstance(notes, dict) else [])
+    ]
 
 
 def _run_notes(history: Path, summary: Mapping[str, Any] | None) -> list[str]:
@@ -90,7 +99,8 @@ def _plots(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 def _evaluation(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Tables and counts of a summary."""
     methods, classes = metrics_table(summary["methods"]), metrics_table(summary["by_volume_class"])
-    return {"methods": methods, "classes": classes, "cases": int(summary["cases"]), "counts": dict(summary["counts"])}
+    counts = {name: int(summary["counts"][name]) for name in ("n_empty_pred", "n_empty_ref", "fused_at_bounds")}
+    return {"methods": methods, "classes": classes, "cases": int(summary["cases"]), "counts": counts}
 
 
 class _Pages:
@@ -145,7 +155,8 @@ def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Page
     root.mkdir(exist_ok=True)
     script = niivue_script() if pages.viewer else None
     if script is not None:
-        (root / "niivue.js").write_text(f'window.roiNiivue = "{script}";\n', encoding="ascii")
+        with whole_file(root / "niivue.js") as scratch:
+            scratch.write_text(f'window.roiNiivue = "{script}";\n', encoding="ascii")
     for n, (name, patient) in enumerate(patients):
         found = pages.pictures(name)
         (root / name).mkdir(exist_ok=True)
@@ -159,7 +170,8 @@ def _write_pages(folder: Path, patients: list[tuple[str, Patient]], pages: _Page
             next=patients[n + 1][1] if n + 1 < len(patients) else None,
         )
         if found.sheets is not None:
-            (root / name / "thumbnail.webp").write_bytes(found.sheets.thumbnail)
+            with whole_file(root / name / "thumbnail.webp") as scratch:
+                scratch.write_bytes(found.sheets.thumbnail)
         thumbnails.append(f"{PAGES}/{patient.slug}/thumbnail.webp" if found.sheets is not None else "")
     return thumbnails
 
