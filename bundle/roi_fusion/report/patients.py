@@ -161,14 +161,15 @@ def _quality(facts: Mapping[str, Any]) -> list[Fact]:
     return out
 
 
-def _provenance(facts: Mapping[str, Any], made: float) -> list[Fact]:
+def _provenance(facts: Mapping[str, Any], made: float, folder: Path) -> list[Fact]:
+    files = {n: os.path.relpath(facts[n], os.path.realpath(folder)) if facts.get(n) else "none" for n in ("mri", "ct")}
     weights, guidance = facts.get("weights") or {}, facts.get("guidance") or {}
     when = facts.get("date") or datetime.fromtimestamp(made).astimezone().strftime("%Y-%m-%d %H:%M %Z")
     rows: list[tuple[str, Any]] = [
         ("made", when),
         ("seconds", facts.get("seconds")),
-        ("MRI", facts.get("mri") or "none"),
-        ("CT", facts.get("ct") or "none"),
+        ("MRI", files["mri"]),
+        ("CT", files["ct"]),
         ("weights", weights.get("checkpoint")),
         ("weights saved by version", weights.get("roi_fusion")),
         ("weights SHA-256", weights.get("sha256")),
@@ -215,7 +216,7 @@ def patient_of(folder: str | Path, row: Mapping[str, Any] | None = None) -> Pati
         reference=_reference(row),
         fusion=_fusion(row),
         quality=_quality(facts),
-        provenance=_provenance(facts, (folder / "result.json").stat().st_mtime),
+        provenance=_provenance(facts, (folder / "result.json").stat().st_mtime, folder),
         notes=notes,
     )
 

@@ -88,7 +88,9 @@ class View:
 
     def plane(self, volume: np.ndarray, k: int) -> np.ndarray:
         """Slice `k`, its top row first, in radiological convention."""
-        image = np.take(volume, k, self.axis)[self.crop].T[::-1]
+        index: list[Any] = [*self.crop]
+        index.insert(self.axis, k)
+        image = volume[tuple(index)].T[::-1]
         return image if self.axis == 0 else image[:, ::-1]
 
     def counts(self, mask: np.ndarray) -> np.ndarray:
@@ -121,7 +123,8 @@ def _load(path: str | Path, like: Any, *, outside: float = 0.0, order: int = 1) 
     image = _image(path)
     if image.shape != like.shape or not np.allclose(image.affine, like.affine, atol=1e-2):
         image = resample_from_to(image, like, order=order, cval=outside)
-    return np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32)
+    upright = np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32)
+    return np.asfortranarray(upright)  # slices along the last axis then lie in one piece
 
 
 def reference_beside(facts: Mapping[str, Any]) -> Path | None:
