@@ -36,7 +36,7 @@ _EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``roi-fusion`` with the command line's words; those of this process when `argv` is None.
 
-    Exits with 2 and one sentence on bad input, with 130 on Ctrl-C, and quietly where the reader of its output has gone (`| head`).
+    Exits with 2 and one sentence on bad input, with 130 on Ctrl-C, and with 1 quietly where nobody reads its output any more.
     """
     try:
         _start(argv)

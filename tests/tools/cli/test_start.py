@@ -104,3 +104,11 @@ def test_version_is_printed() -> None:
     from roi_fusion import __version__
 
     assert run_cli("--version").strip() == __version__
+
+
+def test_a_pipe_that_closes_early_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m roi_fusion_tools.cli benchmark --help | head -1"
+    paths = f"{BUNDLE}{os.pathsep}{BUNDLE.parent / 'scripts'}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.stdout.strip() == "Run one part of the benchmark."
+    assert done.stderr == ""
