@@ -31,8 +31,8 @@ _QUIET = {
     "alembic": logging.WARNING,  # MLflow's tables, one line for each
     "mlflow": logging.WARNING,
 }
-#: Beginnings of warnings that concern nothing of this bundle.
-_QUIET_WARNINGS = ("parsing config_file", "NvImgCodecPydicomReader")
+#: Beginnings of warnings that concern nothing of this bundle, or what it expects: a case without a lesion.
+_QUIET_WARNINGS = ("parsing config_file", "NvImgCodecPydicomReader", "Num foregrounds 0")
 _OPEN: weakref.WeakSet[tqdm] = weakref.WeakSet()
 
 

@@ -115,7 +115,7 @@ def test_a_bar_counts_all_cases_from_none(monkeypatch: pytest.MonkeyPatch, caplo
     assert all(" left" not in r.message for r in caplog.records)
 
 
-def training(tmp_path: Path, epochs: int, length: int, **settings: Any) -> tuple[Engine, Engine]:
+def training(tmp_path: Path) -> Engine:
     """A trainer with a validation every second epoch."""
     evaluator = Engine(lambda engine, batch: None)
     trainer = Engine(lambda engine, batch: None)
@@ -132,12 +132,12 @@ def training(tmp_path: Path, epochs: int, length: int, **settings: Any) -> tuple
             evaluator.state.epoch = engine.state.epoch
 
     best = CheckpointWriter(tmp_path, "model.pt", {}, bare=False, best_of=evaluator)
-    TrainingProgress(tmp_path, evaluator, best, **settings).attach(trainer)
-    return trainer, evaluator
+    TrainingProgress(best).attach(trainer)
+    return trainer
 
 
 def test_epochs_are_said_in_a_line_with_the_time_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer, _ = training(tmp_path, 3, 2)
+    trainer = training(tmp_path)
     with caplog.at_level(logging.INFO):
         trainer.run([0, 1], max_epochs=3)
     head, *lines = [r.message for r in caplog.records]
@@ -153,7 +153,7 @@ def test_bars_over_and_within_epochs_end_with_the_training(tmp_path: Path, monke
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "40")
-    trainer, _ = training(tmp_path, 2, 2)
+    trainer = training(tmp_path)
     trainer.run([0, 1], max_epochs=2)
     for part in ("epoch 2/2", "this epoch", "validation"):
         assert part in terminal.getvalue(), part
@@ -161,7 +161,7 @@ def test_bars_over_and_within_epochs_end_with_the_training(tmp_path: Path, monke
 
 def test_a_training_that_fails_closes_its_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    trainer, _ = training(tmp_path, 2, 2)
+    trainer = training(tmp_path)
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def stop(engine: Engine) -> None:

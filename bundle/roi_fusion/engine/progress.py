@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Events
@@ -170,13 +169,11 @@ class TrainingProgress:
     elsewhere each line has the time left instead.
 
     Args:
-        output_dir: folder of the training.
-        evaluator: of the validation, or None.
-        best_writer: that keeps the best weights, or None; a new best is said.
+        best_writer: that keeps the best weights of the training's validation; a new best is said.
     """
 
-    def __init__(self, output_dir: str | Path, evaluator: Any = None, best_writer: CheckpointWriter | None = None) -> None:
-        self.folder, self.evaluator, self.best_writer = Path(output_dir), evaluator, best_writer
+    def __init__(self, best_writer: CheckpointWriter) -> None:
+        self.best_writer, self.evaluator = best_writer, best_writer.evaluator
         self._whole: tqdm | None = None
         self._part: tqdm | None = None
         self._begun = self._epoch_begun = 0.0
@@ -211,7 +208,7 @@ class TrainingProgress:
         )
         if is_first_rank():
             counted = f"{epochs} epoch{'s' if epochs != 1 else ''} of {length} iteration{'s' if length != 1 else ''}"
-            logger.info("training: %s, everything goes to %s", counted, short_path(self.folder))
+            logger.info("training: %s, everything goes to %s", counted, short_path(self.best_writer.path.parent))
 
     def _new_part(self, total: int, description: str, unit: str) -> None:
         if self._part is not None:
@@ -247,7 +244,7 @@ class TrainingProgress:
         validated = state is not None and bool(state.metrics) and state.epoch == engine.state.epoch
         epoch, epochs = engine.state.epoch, int(engine.state.max_epochs or 0)
         seconds = time.monotonic() - self._epoch_begun
-        best = self.best_writer is not None and self.best_writer.is_better(engine)
+        best = self.best_writer.is_better(engine)
         line = epoch_line(
             epoch, epochs, engine.state.metrics, getattr(state, "metrics", None) if validated else None, seconds, best
         )

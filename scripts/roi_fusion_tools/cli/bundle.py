@@ -25,7 +25,10 @@ def run_bundle(configs: Sequence[str], knobs: Mapping[str, Any], tracking: bool 
     from monai.bundle import ConfigWorkflow
 
     from roi_fusion.config.paths import set_as_typed
+    from roi_fusion.console import set_up_console
+    from roi_fusion.values import as_bool
 
+    set_up_console(as_bool("verbose", knobs.get("verbose", False)))  # before MONAI says what it begins with
     folder = BUNDLE_ROOT / "configs"
     workflow = ConfigWorkflow(
         [str(folder / f"{name}.json") for name in configs],

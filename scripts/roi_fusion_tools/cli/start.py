@@ -144,5 +144,8 @@ def _sentence(error: Exception, again: Callable[[], str]) -> str | None:
 
 
 def _end(sentence: str, code: int = 2) -> NoReturn:
+    from roi_fusion.console import close_bars
+
+    close_bars()
     print(f"error: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
