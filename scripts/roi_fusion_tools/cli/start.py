@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from roi_fusion.config.ending import command_again, sentence_of
+from roi_fusion.console import close_bars, set_up_console
 from roi_fusion.errors import causes_of
 from roi_fusion.values import printable
 
@@ -36,7 +37,8 @@ _EXTRAS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``roi-fusion`` with the command line's words; those of this process when `argv` is None.
 
-    Exits with 2 and one sentence on bad input, with 130 on Ctrl-C, and quietly where the reader of its output has gone (`| head`).
+    Exits with 2 and one sentence on bad input, with 130 on Ctrl-C, and quietly where the reader of its output has gone
+    (`| head`).
     """
     try:
         _start(argv)
@@ -87,7 +89,8 @@ def run_command(command: Callable[..., None], words: Sequence[str], title: str) 
     import fire
     from fire.decorators import SetParseFns
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    set_up_console()
     tidy: list[str] = []
 
     def again() -> str:
@@ -144,5 +147,6 @@ def _sentence(error: Exception, again: Callable[[], str]) -> str | None:
 
 
 def _end(sentence: str, code: int = 2) -> NoReturn:
+    close_bars()
     print(f"error: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
