@@ -19,6 +19,6 @@ test -s results/phantom_0000/result.json
 test -s results/report.html
 "$bin/python" -c 'import roi_fusion
 found = roi_fusion.predict("phantoms/phantom_0000/mri.nii.gz", "phantoms/phantom_0000/ct.nii.gz", num_samples=1)
-print(type(found).__name__)'
+print(found.lesion_ml, found.lesion_ml_interval)'
 "$bin/roi-fusion" demo --output demo
 test -s demo/results/report.html

@@ -133,4 +133,4 @@ def case_table(cases_dir: str | Path, results_dir: str | Path) -> str:
 
 
 def _remarks(sentences: Sequence[str]) -> list[str]:
-    return [f"    {sentence}" for sentence in sentences]
+    return [f"    {sentence.rsplit('.nii.gz: ', 1)[-1]}" for sentence in sentences]

@@ -29,7 +29,7 @@ LARGEST_FILE_MB = 25
 _FOLDERS = ("configs", "docs", "models", "roi_fusion")
 
 
-_ENDINGS = (".json", ".jsonl", ".conf", ".md", ".txt", ".png", ".jpg", ".pt", ".py", ".sha256", ".j2", ".css", ".js")
+_ENDINGS = (".json", ".jsonl", ".conf", ".md", ".txt", ".png", ".jpg", ".pt", ".py", ".sha256", ".j2", ".css", ".js", ".typed")
 
 
 _WANTED = (

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from roi_fusion.config.ending import command_again, sentence_of
+from roi_fusion.console import close_bars, set_up_console
 from roi_fusion.errors import causes_of
 from roi_fusion.values import printable
 
@@ -87,7 +88,8 @@ def run_command(command: Callable[..., None], words: Sequence[str], title: str) 
     import fire
     from fire.decorators import SetParseFns
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    set_up_console()
     tidy: list[str] = []
 
     def again() -> str:
@@ -144,8 +146,6 @@ def _sentence(error: Exception, again: Callable[[], str]) -> str | None:
 
 
 def _end(sentence: str, code: int = 2) -> NoReturn:
-    from roi_fusion.console import close_bars
-
     close_bars()
     print(f"error: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)

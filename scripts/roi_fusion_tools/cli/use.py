@@ -57,10 +57,9 @@ def report(results_dir: str, history_dir: str | None = None, single_file_cases: 
     from roi_fusion.report.page import write_report
     from roi_fusion.report.tables import metrics_text
 
-    path = write_report(results_dir, history_dir=history_dir, single_file_cases=single_file_cases)
+    write_report(results_dir, history_dir=history_dir, single_file_cases=single_file_cases)
     if Path(results_dir, "summary.json").is_file():
         print(metrics_text(results_dir))
-    print(path)
 
 
 def demo(output: str = "demo", *, cases: int = 6, epochs: int = 4, skip_training: bool = False) -> None:
@@ -83,15 +82,16 @@ def demo(output: str = "demo", *, cases: int = 6, epochs: int = 4, skip_training
     folder = Path(output)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "cases" / "demo.json").is_file()):
         raise InputError(f"output: expected a new folder or one of an earlier demonstration, got {output} with other files")
-    from tqdm import tqdm
-
+    from roi_fusion.console import progress_bar
     from roi_fusion_tools.demo import TRAINING_KNOBS, case_table, write_demo_cases, write_training_cases
 
     from .bundle import run_bundle
 
     shutil.rmtree(folder, ignore_errors=True)
     print(f"1. Painting {cases} cases, MRI and CT, with known lesions", flush=True)
-    list(tqdm(write_demo_cases(folder / "cases", cases), total=cases, unit="case"))
+    with progress_bar(cases, "painting", "case") as bar:
+        for _ in write_demo_cases(folder / "cases", cases):
+            bar.update()
     print("2. The shipped weights on these cases", flush=True)
     run_bundle(["inference"], {"dataset_dir": str(folder / "cases"), "output_dir": str(folder / "results")})
     table = case_table(folder / "cases", folder / "results")
@@ -101,7 +101,6 @@ def demo(output: str = "demo", *, cases: int = 6, epochs: int = 4, skip_training
         write_training_cases(folder / "training_cases")
         data = {"dataset_dir": str(folder / "training_cases"), "output_dir": str(folder / "training")}
         run_bundle(["train"], {**data, **TRAINING_KNOBS, "max_epochs": epochs, "val_interval": epochs})
-        print(f"curves of the training: {folder / 'training' / 'report.html'}")
     print(f"report of the shipped weights: {(folder / 'results' / 'report.html').resolve()}")
 
 

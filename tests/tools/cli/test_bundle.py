@@ -48,7 +48,7 @@ def test_a_training_is_evaluated_reported_and_examined(tiny_dataset: Path, tmp_p
     run_cli("train", *data, "--output", "run", "--max_epochs", "1", "--val_interval", "1", *short, cwd=tmp_path)
     assert (tmp_path / "run" / "model.pt").is_file()
     run_cli("evaluate", *data, "--run_dir", "run", "--num_samples", "1", *short[2:], cwd=tmp_path)
-    assert "roi_fusion" in run_cli("report", "run/evaluation", "--history_dir", "run", cwd=tmp_path)
+    assert "ROI Fusion" in run_cli("report", "run/evaluation", "--history_dir", "run", cwd=tmp_path)
     assert "epoch" in run_cli("doctor", "run", cwd=tmp_path)
 
 
