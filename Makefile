@@ -95,6 +95,7 @@ test-label: $(LABEL_STAMP)
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint docker/Dockerfile docker/label.Dockerfile
 	$(BIN)/mypy
 	cd scripts/roi_fusion_tools/label_app && MYPYPATH=../../../bundle:../.. ../../../$(BIN)/mypy --config-file ../../../pyproject.toml --exclude '^$$' *.py
 
