@@ -20,7 +20,7 @@ from .anatomy import Anatomy, draw_anatomy
 from .contrast import draw_age, draw_contrast
 from .ct import paint_ct
 from .geometry import Grid, draw_geometry, draw_grid
-from .heads import HeadMaps, choose_ids
+from .heads import Head, HeadMaps, choose_ids
 from .mri import paint_mri, stripped_brain
 from .transforms import choose_lesions
 
@@ -57,14 +57,8 @@ def draw_case(
     """
     rng = np.random.default_rng([seed, number])
     name = _CONTRASTS[number % len(_CONTRASTS)]
-    own = None
-    if lesions is not None:
-        order = np.random.default_rng(seed).permutation(len(lesions))
-        first = int(lesions.positions[int(order[number % len(order)])])
-        own = _only(lesions, first)
-    anatomy = draw_anatomy(
-        rng, maps[ids[number // len(_CONTRASTS) % len(ids)]], own, 1.0 if number % 6 == 5 - number // 6 % 6 else 0.0
-    )
+    free = 1.0 if number % 6 == 5 - number // 6 % 6 else 0.0
+    anatomy = _anatomy(rng, maps[ids[number // len(_CONTRASTS) % len(ids)]], lesions, number, seed, free)
     return paint_case(rng, anatomy, draw_grid(rng, anatomy, largest_voxels), name, misregistration_mm)
 
 
@@ -122,6 +116,23 @@ def save_volumes(folder: str | Path, volumes: Mapping[str, np.ndarray], affine: 
         image = nib.Nifti1Image(volume, affine)
         image.header.set_xyzt_units("mm")
         nib.save(image, Path(folder) / f"{stem}.nii.gz")
+
+
+def _anatomy(
+    rng: np.random.Generator, head: Head, lesions: PackedLesions | None, number: int, seed: int, lesion_free_share: float
+) -> Anatomy:
+    """A varied head with the lesion whose turn it is; the next one where that lies outside this head's brain."""
+    if lesions is None:
+        return draw_anatomy(rng, head, None, lesion_free_share)
+    order = np.random.default_rng(seed).permutation(len(lesions))
+    for later in range(len(order)):
+        own = _only(lesions, int(lesions.positions[int(order[(number + later) % len(order)])]))
+        try:
+            return draw_anatomy(rng, head, own, lesion_free_share)
+        except InputError:
+            if later == len(order) - 1:
+                raise
+    raise InputError("lesions: expected at least one, got none")
 
 
 def _only(lesions: PackedLesions, position: int) -> PackedLesions:
