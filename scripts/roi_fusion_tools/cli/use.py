@@ -97,7 +97,7 @@ def demo(output: str = "demo", *, cases: int = 6, epochs: int = 4, skip_training
     table = case_table(folder / "cases", folder / "results")
     print(f"\n{table}\n", flush=True)
     if not skip_training:
-        print(f"3. A training of {epochs} epochs on six tiny phantoms; it shows the tools, not a usable network", flush=True)
+        print(f"3. A training (epochs: {epochs}) on six tiny phantoms; it shows the tools, no usable network", flush=True)
         write_training_cases(folder / "training_cases")
         data = {"dataset_dir": str(folder / "training_cases"), "output_dir": str(folder / "training")}
         run_bundle(["train"], {**data, **TRAINING_KNOBS, "max_epochs": epochs, "val_interval": epochs})
