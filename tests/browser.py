@@ -23,7 +23,6 @@ addEventListener("unhandledrejection", (e) => found.errors.push(String(e.reason)
 const wide = () => [document.documentElement.scrollWidth, document.documentElement.clientWidth];
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 addEventListener("load", async () => {
-  found.loaded_ms = performance.now();
   try { %s } catch (e) { found.errors.push(String(e)); }
   found.fetched = performance.getEntriesByType("resource").map((e) => e.name.slice(0, 80));
   document.documentElement.dataset.found = JSON.stringify(found);
@@ -31,9 +30,7 @@ addEventListener("load", async () => {
 </script></head>"""
 
 
-def open_page(
-    page: Path, script: str, *, width: int = 1280, dark: bool = False, virtual_ms: int | None = 8000
-) -> dict[str, Any]:
+def open_page(page: Path, script: str, *, width: int = 1280, dark: bool = False, virtual_ms: int = 8000) -> dict[str, Any]:
     """What a script found in a page; skips the test where there is no Chromium.
 
     Args:
@@ -41,10 +38,10 @@ def open_page(
         script: body of an async function that fills ``found``; ``wide()`` gives the widths of the content and the window.
         width: of the window in pixels.
         dark: prefer the dark colours.
-        virtual_ms: time that the page is given, which passes as fast as it can; None for real time up to the load event.
+        virtual_ms: time that the page is given, which passes as fast as it can.
 
     Returns:
-        ``found`` with ``refused`` (addresses that the page's policy stopped), ``errors``, ``fetched`` and ``loaded_ms``.
+        ``found`` with ``refused`` (addresses that the page's policy stopped), ``errors`` and ``fetched``.
     """
     browser = next((b for name in _NAMES if (b := shutil.which(name))), None)
     if browser is None:
@@ -60,7 +57,7 @@ def open_page(
         "--disable-dev-shm-usage",
     ]
     options += ["--disable-background-networking", "--no-first-run", f"--window-size={width},900", "--dump-dom"]
-    options += [f"--virtual-time-budget={virtual_ms}"] if virtual_ms else []
+    options += [f"--virtual-time-budget={virtual_ms}"]
     options += ["--blink-settings=preferredColorScheme=0"] if dark else []
     profile = page.parent / ".profile"
     try:

@@ -120,10 +120,11 @@ def test_niivue_shows_the_volumes(report: Path) -> None:
     assert (found["state"], found["canvas"]) == ("loaded", 1)
 
 
-def test_the_list_sorts_and_a_thousand_patients_open_at_once(tmp_path: Path, tiny_dataset: Path) -> None:
+def test_the_list_of_a_thousand_patients_is_light_and_sorts(tmp_path: Path, tiny_dataset: Path) -> None:
     one = patient_of(result_folder(tmp_path, tiny_dataset, "phantom_0000"))
     patients = [replace(one, name=f"case_{n:04d}", slug=f"case_{n:04d}", lesion_ml=float(n * 7 % 1000)) for n in range(1000)]
-    Image.new("RGB", (64, 88)).save(tmp_path / "thumbnail.webp")
+    for n in range(1000):
+        Image.new("RGB", (64, 88)).save(tmp_path / f"{n}.webp")
     content = {"evaluation": None, "plots": [], "curves": [], "gates": [], "script": None, "pictures": [], "notes": []}
     page = write_page(
         tmp_path / "report.html",
@@ -132,13 +133,14 @@ def test_the_list_sorts_and_a_thousand_patients_open_at_once(tmp_path: Path, tin
         name="many",
         refused={},
         patients=patients,
-        thumbnails=["thumbnail.webp"] * 1000,
+        thumbnails=[f"{n}.webp" for n in range(1000)],
         single=False,
         pages="report_pages",
         **content,
     )
     assert page.stat().st_size < 1_500_000
     script = """
+      found.lazy = document.images.length === 1000 && [...document.images].every((i) => i.loading === "lazy");
       const first = () => document.querySelector(".patients tbody tr").cells[1].textContent;
       document.querySelector(".patients th[data-sort=number]").click();
       found.largest = first();
@@ -147,10 +149,10 @@ def test_the_list_sorts_and_a_thousand_patients_open_at_once(tmp_path: Path, tin
       filter.dispatchEvent(new Event("input"));
       found.shown = [...document.querySelectorAll(".patients tbody tr")].filter((r) => !r.hidden).length;
     """
-    found = open_page(page, script, virtual_ms=None)
+    found = open_page(page, script)
     assert quiet(found)
     assert (found["largest"], found["shown"]) == ("case_0857", 1)
-    assert found["loaded_ms"] < 5000  # below 1000 on a machine that does nothing else
+    assert found["lazy"]  # seen only by its attribute: headless Chromium reads all pictures at once
 
 
 @pytest.mark.parametrize("width", [1280, 1920])
