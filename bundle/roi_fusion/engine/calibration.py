@@ -37,7 +37,7 @@ from .inferer import SamplingInferer, intensity_of
 from .lesion_statement import signature_of
 from .weights import load_weights, record_of, write_record
 
-__all__ = ["calibrate", "calibrate_checkpoint", "draws_of", "signatures_of"]
+__all__ = ["calibrate", "calibrate_checkpoint", "draws_of", "note_familiarity", "signatures_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -152,19 +152,46 @@ def calibrate_checkpoint(
         raise InputError(f"modes: expected pair and some of {', '.join(MODES)}, got {', '.join(modes) or 'none'}")
     network: Any = load_weights(inference_parser({**knobs}).get_parsed_content("network"), checkpoint).eval()
     with tempfile.TemporaryDirectory() as scratch:
-
-        def cases(folder: str | Path, mode: str, **how: Any) -> tuple[Any, Iterator[Mapping[str, Any]]]:
-            linked = link_mode(folder, mode, Path(scratch) / mode / Path(folder).name)
-            parser = inference_parser({"dataset_dir": str(linked), **how, **knobs})
-            dataset = parser.get_parsed_content("dataset")
-            items = (dataset[i] for i in tqdm(range(len(dataset)), desc=f"{Path(folder).name}, {mode}", unit="case"))
-            return parser.get_parsed_content("inferer"), items
-
-        found = {mode: cases(dataset_dir, mode, split=split) for mode in modes}
+        found = {mode: _cases(dataset_dir, mode, scratch, split=split, **knobs) for mode in modes}
         facts = calibrate(network, found["pair"][0], {mode: items for mode, (_, items) in found.items()})
         if training_dir is not None:
-            signatures = [s for mode in modes for s in signatures_of(network, cases(training_dir, mode)[1])]
-            facts["familiarity"] = fit_familiarity(signatures)
+            known = [_cases(training_dir, mode, scratch, **knobs)[1] for mode in modes]
+            facts["familiarity"] = fit_familiarity([s for items in known for s in signatures_of(network, items)])
     torch.save({k: v.cpu() for k, v in network.state_dict().items()}, output)
     write_record(output, {**{k: v for k, v in record_of(network).items() if k not in ("sha256", "roi_fusion")}, **facts})
     return facts
+
+
+def note_familiarity(checkpoint: str | Path, training_dir: str | Path, modes: Sequence[str] = ("pair",)) -> int:
+    """Note beside weights what cases they know, without fitting anything else; the weights stay as they are.
+
+    Args:
+        checkpoint: weights; ``<name>.pt.json`` is written again.
+        training_dir: folder of cases like those that the weights were trained on, 20 or more.
+        modes: with which images they were trained.
+
+    Returns:
+        The number of cases.
+
+    Raises:
+        InputError: with fewer than 20 cases.
+    """
+    network: Any = load_weights(inference_parser({}).get_parsed_content("network"), checkpoint).eval()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = [s for mode in modes for s in signatures_of(network, _cases(training_dir, mode, scratch)[1])]
+    known = fit_familiarity(found)
+    if known is None:
+        raise InputError(f"{training_dir}: expected 20 cases or more, got {len(found)}")
+    write_record(checkpoint, {**record_of(network), "familiarity": known})
+    return len(found)
+
+
+def _cases(
+    folder: str | Path, mode: str, scratch: str | Path, **knobs: Any
+) -> tuple[SamplingInferer, Iterator[Mapping[str, Any]]]:
+    """The inferer of ``inference.json`` and the preprocessed cases of a folder with the images of one mode."""
+    linked = link_mode(folder, mode, Path(tempfile.mkdtemp(dir=scratch)) / mode)
+    parser = inference_parser({"dataset_dir": str(linked), **knobs})
+    inferer, dataset = parser.get_parsed_content("inferer"), parser.get_parsed_content("dataset")
+    name = f"{Path(folder).name}, {mode}"
+    return inferer, (dataset[i] for i in tqdm(range(len(dataset)), desc=name, unit="case"))
