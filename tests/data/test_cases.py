@@ -161,7 +161,7 @@ class CountImages(Transform):
 
 def test_screening_a_large_data_set_keeps_no_more_in_memory_than_the_cache(dataset: Path) -> None:
     count = CountImages()
-    found = CaseDataset(load_datalist(dataset), loading(count), cache_rate=0.3, num_workers=0, progress=False)
+    found = CaseDataset(load_datalist(dataset), loading(count), cache_rate=0.3, num_workers=0)
     assert len(count.images) == len(found) == 10
     assert len(found.loaded) == 3
     assert count.most <= 4  # those of the cache and the one that is being read

@@ -56,6 +56,7 @@ class LesionOptions:
     precision: str = "auto"
 
     def test_lesions(self) -> PackedLesions | None:
+        """Lesions that no training saw; None without packed lesions."""
         return PackedLesions(self.lesions, TEST_LESIONS) if self.lesions else None
 
 
