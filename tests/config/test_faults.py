@@ -26,7 +26,7 @@ def test_several_processes_run_the_same_list_between_start_and_end_of_their_grou
     single, several = (json.loads(p.read_text())["training"] for p in paths(["train", "multi_gpu_train"]))
     assert several == [
         "$roi_fusion.config.check.check_knobs()",
-        "$roi_fusion.engine.training.start_process_group(@device)",
+        "$roi_fusion.engine.training.start_process_group(torch.device(@device))",
         *single[1:],
         "$torch.distributed.destroy_process_group()",
     ]

@@ -67,11 +67,11 @@ def monkeypatch_module() -> Any:
 )
 def test_the_config_makes_batches_for_the_trainer(maps: Path, small: None, knobs: dict) -> None:
     crops = pipeline(maps, **knobs)({"case": "a"})
-    assert len(crops) == 4
+    assert len(crops) == 8
     batch = collate_cases(crops)
     image, target, _, _ = prepare_batch(batch)
-    assert tuple(image.shape) == (4, 2, 48, 48, 8)
-    assert tuple(target["contrast_facts"].shape) == (4, 37)
+    assert tuple(image.shape) == (8, 2, 48, 48, 8)
+    assert tuple(target["contrast_facts"].shape) == (8, 37)
     assert bool((image[:, 1] == 0).all()) is (knobs["no_ct_share"] == 1)
     assert bool((image[:, 0] == 0).all()) is (knobs["no_mri_share"] == 1)
     assert bool(torch.isfinite(image).all())
