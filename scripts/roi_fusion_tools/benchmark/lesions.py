@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from roi_fusion.data.cases import link_file
 from roi_fusion.data.lesions import PackedLesions
@@ -166,5 +165,6 @@ def run_lesions(options: LesionOptions, sections: Sequence[str] = tuple(SECTIONS
 
 def worst_factor(rows: Sequence[Mapping[str, Any]]) -> float:
     """By how many times its own volume the worst lesion is off; NaN without lesions."""
-    off = [abs(r["lesion_pred_ml"] - r["lesion_ml"]) / r["lesion_ml"] for r in rows if r["lesion_ml"] > 0]
-    return float(np.nanmax(off)) if off else float("nan")
+    pairs = [(r["lesion_pred_ml"], r["lesion_ml"]) for r in rows if r["lesion_pred_ml"] is not None]  # JSON knows no NaN
+    off = [abs(found - true) / true for found, true in pairs if true and true > 0 and math.isfinite(found)]
+    return max(off, default=math.nan)

@@ -1,6 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,4 +56,9 @@ def test_the_worst_factor_is_of_the_lesions_own_volume() -> None:
         {"lesion_ml": 1.0, "lesion_pred_ml": 4.0},
         {"lesion_ml": 0, "lesion_pred_ml": 9},
     ]
-    assert benchmark.worst_factor(rows) == 3.0
+    unknown = [
+        {"lesion_ml": None, "lesion_pred_ml": 3.0},
+        {"lesion_ml": 2.0, "lesion_pred_ml": None},
+    ]  # as JSON gives them back
+    assert benchmark.worst_factor([*rows, *unknown]) == 3.0
+    assert math.isnan(benchmark.worst_factor(unknown))
