@@ -97,7 +97,7 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint docker/Dockerfile docker/label.Dockerfile
 	$(BIN)/mypy
-	cd scripts/roi_fusion_tools/label_app && MYPYPATH=../../../bundle:../.. ../../../$(BIN)/mypy --config-file ../../../pyproject.toml --exclude '^$$' *.py
+	cd scripts/roi_fusion_tools/label_app && MYPYPATH=../../../bundle:../.. ../../../$(BIN)/mypy --config-file ../../../pyproject.toml --cache-dir ../../../.mypy_cache/label_app --exclude '^$$' *.py
 
 format: env
 	$(BIN)/ruff check --fix .

@@ -27,7 +27,11 @@ def test_every_file_of_a_package_is_code_or_matches_a_pattern(package: str) -> N
     root = FOLDERS[package]
     packages = [root, *(p.parent for p in root.rglob("__init__.py"))]
     found = {p for folder in packages for p in (*shipped(package, folder), *folder.glob("*.py"))}
-    there = {p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")}
+    there = {
+        p
+        for p in root.rglob("*")
+        if p.is_file() and not any(n == "__pycache__" or n.startswith(".") for n in p.relative_to(root).parts)
+    }
     assert there - found == set()
 
 
