@@ -23,14 +23,13 @@ from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
 from ..data.transforms.plausibility import warnings_of
 from ..errors import InputError
-from ..metrics.familiarity import outside_training
 from ..metrics.fusion import FusionComparison, baselines
 from ..metrics.lesion import LesionComparison
 from ..metrics.table import means_by_column
 from ..values import PREDICTION_CHANNELS
 from .case_metrics import CaseMetric, FusionMetric, LesionMetric, checked_metrics
 from .handlers import count_at_bounds
-from .lesion_statement import signature_of
+from .lesion_statement import unlike_training
 from .weights import record_of
 
 if TYPE_CHECKING:
@@ -159,13 +158,12 @@ class CaseMetrics:
 
     def _update(self, engine: Engine) -> None:
         state: Any = engine.state
-        known = record_of(engine.network).get("familiarity") if hasattr(engine, "network") else None
+        record = record_of(engine.network) if hasattr(engine, "network") else {}
         for item, output in zip(state.batch, state.output):
             prediction = output.get("prediction", output["pred"])
             rows = self.measure(item, prediction)
-            rows[0]["outside_training"] = (
-                " | ".join(outside_training(signature_of(item, facts_of(prediction)), known)) if known else ""
-            )
+            unknown = unlike_training(item, facts_of(prediction), record) if record else None
+            rows[0]["outside_training"] = " | ".join(unknown or [])
             self._rows += rows
         state.case_rows = self._rows  # so far, of this rank
 

@@ -17,7 +17,7 @@ from ..metrics.calibration import volume_interval
 from ..metrics.familiarity import CaseSignature, outside_training
 from ..values import PREDICTION_CHANNELS
 
-__all__ = ["apart_sentences", "lesion_statement", "signature_of"]
+__all__ = ["apart_sentences", "lesion_statement", "signature_of", "unlike_training"]
 
 #: Volume in mL from which a part that was told apart is worth a sentence.
 _WORTH_SAYING_ML = 0.05
@@ -43,6 +43,18 @@ def signature_of(item: Mapping[str, Any], facts: CaseFacts) -> CaseSignature:
     return CaseSignature(numbers, facts.contrast, facts.features)
 
 
+def unlike_training(item: Mapping[str, Any], facts: CaseFacts, record: Mapping[str, Any]) -> list[str] | None:
+    """In what a case is unlike all that the weights know, in words; None where nothing is known to compare with.
+
+    Args:
+        item: the case after preprocessing.
+        facts: that its prediction carries.
+        record: of the weights, see :func:`~roi_fusion.engine.weights.record_of`.
+    """
+    known = record.get("familiarity")
+    return outside_training(signature_of(item, facts), known) if known else None
+
+
 def lesion_statement(
     item: Mapping[str, Any], prediction: torch.Tensor, lesion_ml: float, record: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -62,8 +74,7 @@ def lesion_statement(
     """
     facts = facts_of(prediction)
     spacing = spacing_of(item["image"])
-    known = record.get("familiarity")
-    unknown = outside_training(signature_of(item, facts), known)
+    unknown = unlike_training(item, facts, record)
     unseen = float(item.get("plausibility", {}).get("brain_unseen", 0.0)) > 0
     mode = mode_of(str(item.get("missing") or ""))
     quantiles = record.get("volume_quantiles") or {"pair": facts.volume_quantile}
@@ -87,7 +98,7 @@ def lesion_statement(
         "lesion_ml_interval_note": note,
         "lesion_in_fluid_ml": round(facts.lesion_in_fluid_ml, 4),
         "lesion_outside_brain_ml": round(facts.lesion_outside_brain_ml, 4),
-        "outside_training": unknown if known else None,
+        "outside_training": unknown,
     }
 
 
