@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # The targets below are phony: none makes a file of its name.
-.PHONY: env demo weights benchmark package wheel test coverage test-slow test-wheel fuzz test-label label lint format clean
+.PHONY: env site demo weights benchmark package wheel test coverage test-slow test-wheel fuzz test-label label lint format clean
 
 env: $(STAMP)
 
@@ -41,6 +41,10 @@ package: env
 wheel: env
 	rm -rf build/lib build/bdist.*
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The documents as a web site in build/site; a dead link ends it.
+site: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Installs the wheel into an empty environment outside of the repository, and runs help, a prediction and the demonstration.
 test-wheel: wheel
