@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Every command in the documents is one that the program takes, every target one that make has, and the site has no dead link."""
+"""Every command in the documents is one that the program takes, every target one of make, and the site has no dead link."""
 
 from __future__ import annotations
 
