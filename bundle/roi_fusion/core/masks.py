@@ -18,6 +18,9 @@ from skimage.morphology import isotropic_dilation, isotropic_erosion, remove_sma
 
 __all__ = ["bone_mask", "brain_mask", "cranial_masks", "fill_slices", "head_mask", "hyperdense_mask", "largest_component"]
 
+#: A wall around the brain in HU: bone thinner than a voxel or smoothed stays above it, brain, blood (up to 90) and fresh vessels
+#: with contrast agent, which lie inside of the wall anyway, below or do no harm.
+THIN_BONE_HU = 200.0
 _FULL_CONNECTION = ndimage.generate_binary_structure(3, 3)
 
 
@@ -141,12 +144,29 @@ def bone_mask(
     return remove_small_objects(bone, max_size=3, connectivity=3)
 
 
-def _enclosed(bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.0) -> np.ndarray:
-    """Space that bone encloses in each slice, bone included, with gaps of up to `gap_mm` closed.
+def _closed_edge(bone: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Where a skull that runs out of a slice is open: voxels of the slice's edge that are head from one bone to the next."""
+    out = np.zeros_like(bone)
+    last_x, last_y = bone.shape[0] - 1, bone.shape[1] - 1
+    x = np.concatenate([np.arange(last_x), np.full(last_y, last_x), np.arange(last_x, 0, -1), np.zeros(last_y, int)])
+    y = np.concatenate([np.zeros(last_x, int), np.arange(last_y), np.full(last_x, last_y), np.arange(last_y, 0, -1)])
+    for k in range(bone.shape[-1]):
+        walls, tissue = bone[x, y, k], head[x, y, k]
+        at = np.flatnonzero(walls)
+        for start, stop in zip(at, np.roll(at, -1)):
+            between = np.arange(start + 1, stop if stop > start else stop + len(x)) % max(len(x), 1)
+            if between.size and tissue[between].all():
+                out[x[between], y[between], k] = True
+    return out
+
+
+def _enclosed(bone: np.ndarray, head: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 24.0) -> np.ndarray:
+    """Space that bone encloses in each slice, bone included, with gaps of up to `gap_mm` and those at the slice's edge closed.
 
     Gaps are closed in three dimensions, because a single open slice (orbits, thin or cut bone) would divide the brain; and on
     pixels of about 2 mm, which is as accurate as a bridge across a gap can be.
     """
+    bone = bone | _closed_edge(bone, head)
     factor = [max(1, round(2 / s)) for s in spacing_mm[:2]]
     shape = bone.shape
     fitted = np.pad(bone, [(0, -n % f) for n, f in zip(shape, factor)] + [(0, 0)])
@@ -182,7 +202,8 @@ def _filled_brain(ct_hu: np.ndarray, bone: np.ndarray, head: np.ndarray, spacing
     if not bone.any():
         return np.zeros_like(bone)
     soft = ndimage.gaussian_filter(np.clip(ct_hu, -200, 200).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
-    inside = _enclosed(bone, spacing_mm) & ~bone & head & (soft > -25) & (soft < 160)
+    thin = head & (ct_hu > THIN_BONE_HU)
+    inside = _enclosed(bone | thin, head, spacing_mm) & ~bone & head & (soft > -25) & (soft < 160)
     core = largest_component(_shrink(inside, 4.0, spacing_mm))
     return fill_slices(_grow(core, 5.5, spacing_mm) & inside) if core.any() else core
 

@@ -41,11 +41,16 @@ def same_grid(
     return bool(np.abs(corners @ (np.asarray(affine) - np.asarray(other_affine)).T).max() < tolerance_mm)
 
 
+#: Share of the largest spacing from which on another counts as equal: programs that resample to one spacing miss it by a few
+#: hundredths, and slices are thicker than their pixels by far more.
+EQUAL_SPACING = 0.9
+
+
 def thick_axis_order(affine: np.ndarray) -> list[int]:
-    """Array axes with that of the largest spacing last; of equal spacings the one nearest to the body's axis."""
+    """Array axes with that of the largest spacing last; of about equal spacings the one nearest to the body's axis."""
     spacing = spacing_mm(affine)
     upwards = np.abs(affine[2, :3]) / spacing
-    last = max(range(3), key=lambda a: (round(float(spacing[a]), 2), upwards[a]))
+    last = max(range(3), key=lambda a: (bool(spacing[a] >= EQUAL_SPACING * spacing.max()), upwards[a]))
     return [a for a in range(3) if a != last] + [last]
 
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Can this be a head, and do MRI and CT show the same one? One judgement for every door: :func:`judge_pair`.
 
-All measures come from copies of about 3 mm, so a judgement takes a fraction of a second whatever the volumes' size. Limits are
+All measures come from copies of about 2 mm, so a judgement takes a fraction of a second whatever the volumes' size. Limits are
 from anatomy; each says below how it fails on either side. They refuse what cannot be a head in HU and warn of the rest.
 """
 
@@ -19,7 +19,7 @@ from .ct_fill import AIR_HU, constant_border
 from .grids import block_mean, spacing_mm, thick_axis_last
 from .io import looks_like_ct
 
-__all__ = ["Judgement", "Placed", "judge_pair", "lesion_sentence"]
+__all__ = ["Judgement", "Placed", "judge_lesion", "judge_pair", "lesion_sentence"]
 
 #: Head in mL, refused beyond. A newborn's is about 700, a slab of three thick slices 300, an adult's with neck up to 6,000.
 #: Narrower would refuse slabs and heads with shoulders; wider would take a finger, or a body.
@@ -59,7 +59,7 @@ UNSEEN_BRAIN_ML = 40.0
 LESION_SHARE, LESION_LIMIT_ML = 1 / 3, 500.0
 #: Share of the CT's skull and scalp where the MRI is one constant value: none in whole heads, all but the rim in stripped ones.
 STRIPPED = 0.7
-_STEP_MM = 3.0
+_STEP_MM = 2.0
 _FACTS = (
     "head_ct_ml",
     "head_mri_ml",
@@ -287,3 +287,13 @@ def lesion_sentence(lesion_ml: float, brain_ml: float, name: str = "lesion mask"
         return "", False
     text = f"{name}: the lesion takes {lesion_ml:.0f} mL, more than a third of the brain ({brain_ml:.0f} mL)"
     return text, lesion_ml > max(brain_ml, LESION_LIMIT_ML)
+
+
+def judge_lesion(judged: Judgement, mask: np.ndarray, affine: np.ndarray, name: str) -> None:
+    """Add to a pair's judgement what is wrong with its reference mask ``[X, Y, Z]``."""
+    if judged.refusals:
+        return
+    lesion_ml = float((mask > 0).sum()) * float(np.prod(spacing_mm(affine))) / 1000
+    text, impossible = lesion_sentence(lesion_ml, judged.facts["brain_ml"], name)
+    if text:
+        (judged.refusals if impossible else judged.warnings).append(text)

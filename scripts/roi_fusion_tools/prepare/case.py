@@ -16,7 +16,7 @@ from roi_fusion.data.ct_fill import repair_ct
 from roi_fusion.data.grids import resample, respaced, same_grid, spacing_mm, thick_axis_order
 from roi_fusion.data.io import Volume, check_pair, read_volume
 from roi_fusion.data.itk_bridge import write_transform
-from roi_fusion.data.plausibility import Judgement, Placed, judge_pair
+from roi_fusion.data.plausibility import Judgement, Placed, judge_lesion, judge_pair
 from roi_fusion.data.registration import Registration, measure, register
 from roi_fusion.data.results import versions
 from roi_fusion.errors import InputError
@@ -91,6 +91,7 @@ def prepare_case(
     found = _pose(source.case, inputs, options)
     judged = _judge(inputs, found)
     outcome = _place(inputs, found, options)
+    _judge_outcome(judged, inputs, outcome)
     facts = {
         "case": source.case,
         "subject": source.subject or source.case,
@@ -153,6 +154,27 @@ def _judge(inputs: _Inputs, found: Registration) -> Judgement:
     if judged.refusals:
         raise InputError(judged.refusals[0])
     return judged
+
+
+def _judge_outcome(judged: Judgement, inputs: _Inputs, outcome: _Outcome) -> None:
+    """Judge what will be written, as it is read again: a pair that is a head on its own grids need not be one on another.
+
+    Raises:
+        InputError: with the first refusal.
+    """
+    names = (inputs.mri.source, inputs.ct.source)
+    ct, unseen, _ = repair_ct(_stored_hu(outcome.ct).astype(np.float32))
+    written = judge_pair(Placed(outcome.mri, outcome.affine), Placed(ct, outcome.affine), ct_unseen=unseen, names=names)
+    if "lesion_mask" in outcome.masks:
+        judge_lesion(written, outcome.masks["lesion_mask"], outcome.affine, str(inputs.mask_paths["lesion_mask"]))
+    if written.refusals:
+        raise InputError(f"{written.refusals[0]} (on the grid of the prepared case)")
+    judged.warnings = judged.warnings or written.warnings
+
+
+def _stored_hu(ct: np.ndarray) -> np.ndarray:
+    """CT numbers as they are written."""
+    return np.clip(np.round(ct), -32768, 32767).astype(np.int16)
 
 
 def _place(inputs: _Inputs, found: Registration, options: PrepareOptions) -> _Outcome:
@@ -239,7 +261,7 @@ def _write(root: Path, outcome: _Outcome, found: Registration, options: PrepareO
     figure = overlay_figure(outcome.before, (outcome.mri, outcome.ct), brain, bone, outcome.affine)
     with WholeFolder(root, facts["case"]) as folder:
         _save(folder / "mri.nii.gz", outcome.mri.astype(np.float32), outcome.affine)
-        _save(folder / "ct.nii.gz", np.clip(np.round(outcome.ct), -32768, 32767).astype(np.int16), outcome.affine)
+        _save(folder / "ct.nii.gz", _stored_hu(outcome.ct), outcome.affine)
         for role, mask in outcome.masks.items():
             _save(folder / f"{role}.nii.gz", mask.astype(np.uint8), outcome.affine)
         centre = found.centre_mm if options.reference == "mri" else (found.matrix @ [*found.centre_mm, 1.0])[:3]

@@ -17,8 +17,7 @@ from ...core.choices import PLAUSIBILITY_MODES
 from ...errors import InputError
 from ...values import printable
 from ..ct_fill import repair_ct
-from ..grids import spacing_of
-from ..plausibility import Placed, judge_pair, lesion_sentence
+from ..plausibility import Placed, judge_lesion, judge_pair
 from .loading import file_of
 
 __all__ = ["JudgePaird", "RepairCTd", "placed", "warn_once", "warnings_of"]
@@ -107,11 +106,8 @@ class JudgePaird(Transform):
         names = (file_of(d[self.keys["mri"]]), file_of(d[self.keys["ct"]]))
         judged = judge_pair(mri, ct, ct_unseen=unseen, names=names)
         label = d.get(self.keys["label"])
-        if label is not None and ct is not None and not judged.refusals:
-            lesion_ml = float((label > 0).sum()) * float(np.prod(spacing_of(label))) / 1000
-            text, impossible = lesion_sentence(lesion_ml, judged.facts["brain_ml"], file_of(label))
-            if text:
-                (judged.refusals if impossible else judged.warnings).append(text)
+        if label is not None and ct is not None:
+            judge_lesion(judged, np.asarray(label[0]), np.asarray(label.affine, dtype=np.float64), file_of(label))
         if judged.refusals and self.mode == "refuse":
             raise InputError(judged.refusals[0])
         d["plausibility"] = judged.facts
