@@ -103,6 +103,7 @@ class _Head:
     """One image's head on its own coarse grid, slice axis last."""
 
     def __init__(self, volume: Placed, modality: str, nothing: np.ndarray) -> None:
+        volume, nothing = _without_empty_planes(volume, nothing)
         array, affine = thick_axis_last(volume.array, volume.affine)
         self.values, self.affine = block_mean(array, affine, _STEP_MM)
         hidden, _ = thick_axis_last(nothing, volume.affine)
@@ -133,6 +134,19 @@ class _Head:
         out = np.full(inside.shape, outside)
         out[inside] = mask[tuple(nearest[:, inside])]
         return out.reshape(shape)
+
+
+def _without_empty_planes(volume: Placed, nothing: np.ndarray) -> tuple[Placed, np.ndarray]:
+    """A volume without planes at its ends that show nothing: one that was padded is judged as the one that ended there."""
+    if nothing.all():
+        return volume, nothing
+    shown = []
+    for axis in range(3):
+        some = np.flatnonzero(~nothing.all(tuple(a for a in range(3) if a != axis)))
+        shown.append(slice(some[0], some[-1] + 1))
+    affine = volume.affine.astype(np.float64)
+    affine[:3, 3] += affine[:3, :3] @ [s.start for s in shown]
+    return Placed(volume.array[tuple(shown)], affine), nothing[tuple(shown)]
 
 
 def judge_pair(
