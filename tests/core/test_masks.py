@@ -99,6 +99,26 @@ def test_what_is_dense_but_loose_in_the_brain_is_brain() -> None:
     assert bone[45, 45 + 35].all()
 
 
+def test_a_skull_that_runs_out_of_the_image_encloses_its_brain() -> None:
+    spacing = (1.8, 1.8, 6.0)
+    phantom = drawn(PhantomConfig((128, 128, 24), spacing), 8)
+    wide = np.flatnonzero((phantom.brain > 0).any((1, 2)))
+    for part in (np.s_[wide[8] :], np.s_[wide[8] : wide[-9]], np.s_[:, :70]):  # cut by 14 mm, at one side and at both; half
+        ct, truth = phantom.ct[part], phantom.brain[part] > 0
+        _, brain = cranial_masks(ct, head_mask(ct, spacing), spacing)
+        assert dice(brain, truth) > 0.93, part
+
+
+def test_a_skull_is_not_open_where_a_scan_ended_and_was_padded() -> None:
+    spacing = (1.8, 1.8, 6.0)
+    phantom = drawn(PhantomConfig((128, 128, 24), spacing), 8)
+    ct = phantom.ct.copy()
+    ct[..., 13:] = -1024
+    _, brain = cranial_masks(ct, head_mask(ct, spacing), spacing)
+    assert dice(brain[..., :13], phantom.brain[..., :13] > 0) > 0.95
+    assert dice(brain[..., 12], phantom.brain[..., 12] > 0) > 0.95
+
+
 def test_the_head_has_no_table_and_no_holes() -> None:
     ct = np.full((80, 80, 3), -1000.0)
     x, y = np.mgrid[:80, :80] - 40.0

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from heads import AFFINE, SHAPE, Pair, make_pair
 from roi_fusion.data.cases import find_cases
 from roi_fusion.data.ct_fill import repair_ct
+from roi_fusion.data.grids import resample, respaced
 from roi_fusion.data.plausibility import Judgement, Placed, judge_pair, lesion_sentence
 from roi_fusion.data.transforms.plausibility import JudgePaird, RepairCTd, warnings_of
 from roi_fusion.errors import InputError
@@ -112,6 +113,35 @@ def test_a_ct_of_a_part_says_how_much_of_the_brain_it_lacks(pair: Pair) -> None:
         sentence = next(w for w in judged.warnings if "the CT ends inside the brain" in w)
         assert f"{judged.facts['head_without_ct_ml']:.0f} mL of the MRI's head" in sentence
         assert "have no CT and were not judged" in sentence
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_padded_ct_is_judged_as_the_one_that_ended_there(pair: Pair, axis: int) -> None:
+    at = [slice(None)] * 3
+    at[axis] = slice(SHAPE[axis] // 2, None)
+    affine = AFFINE.copy()
+    affine[:3, 3] += at[axis].start * AFFINE[:3, axis]
+    part = pair.ct[tuple(at)]
+    padded = np.full(SHAPE, -1024, np.float32)
+    padded[tuple(at)] = part
+    ended, told = judge(pair.mri, part, ct_affine=affine), judge(pair.mri, padded)
+    assert told.facts == pytest.approx(ended.facts, rel=1e-3)
+    assert told.warnings == ended.warnings
+    assert told.facts["brain_unseen"] == 1
+    assert any("have no CT and were not judged" in w for w in told.warnings)
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 0.5, 5.0), (1.0, 1.0, 1.0), (2.01, 1.99, 2.0), (2.0, 2.0, 7.0)])
+@pytest.mark.parametrize("cut_mm", [0, 18])
+def test_a_head_on_any_grid_keeps_its_brain(pair: Pair, spacing: tuple[float, ...], cut_mm: float) -> None:
+    """Smoothed on the way, as programs that resample do; and with both sides of the skull out of the field of view."""
+    shape, grid = respaced(SHAPE, AFFINE, spacing)
+    cut = round((32 + cut_mm) / spacing[0])
+    shape, grid[:3, 3] = (shape[0] - 2 * cut, *shape[1:]), grid[:3, 3] + cut * grid[:3, 0]
+    ct, mri = (resample(v, AFFINE, shape, grid, outside=o) for v, o in ((pair.ct, -1000), (pair.mri, 0)))
+    judged = judge(mri, ct, grid, grid)
+    assert judged.refusals == []
+    assert judged.facts["brain_ml"] == pytest.approx(volume_ml((64, 83, 64)), rel=0.15 if not cut_mm else 0.2)
 
 
 def test_an_mri_of_a_part_says_how_much_of_the_brain_it_lacks(pair: Pair) -> None:

@@ -23,6 +23,7 @@ from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.cases import find_cases, load_datalist
 from roi_fusion.data.grids import resample
 from roi_fusion.data.itk_bridge import read_transform
+from roi_fusion.data.plausibility import Judgement, Placed
 from roi_fusion.data.registration import Registration, measure
 from roi_fusion.errors import InputError
 from roi_fusion_tools.phantoms.render import PhantomConfig
@@ -341,6 +342,32 @@ def test_bad_cases_are_told_and_the_others_go_on(pair: Pair, tmp_path: Path) -> 
     assert not any("Traceback" in e or "\n" in e for e in errors.values())
     page = (out / "prepare.html").read_text()
     assert "7 refused" in page
+
+
+def test_what_would_be_written_is_judged_too(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs that serve on their own grids and not on the MRI's: a mask falls between voxels; no brain is left of a head."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    aligned = np.linalg.inv(pair.truth) @ pair.ct_affine
+    for name in ("dot", "brainless", "good"):
+        save(raw / f"{name}_ct.nii.gz", pair.ct, aligned)
+        save(raw / f"{name}_mri.nii.gz", pair.mri, pair.mri_affine)
+    dot = np.zeros(pair.ct.shape, np.uint8)
+    dot[48, 54, 12] = 1
+    save(raw / "dot_bone_mask.nii.gz", dot, aligned)
+    judge_pair = case.judge_pair
+
+    def judge(mri: Placed, ct: Placed, **options: object) -> Judgement:
+        if "brainless" in str(options["names"]) and ct.array.shape == pair.mri.shape:  # on the MRI's grid
+            ct = ct._replace(array=np.where(ct.array > 100, ct.array, -1000.0))
+        return judge_pair(mri, ct, **options)
+
+    monkeypatch.setattr(case, "judge_pair", judge)
+    record = run(raw, out, options=TRUST)
+    assert [row["case"] for row in record["cases"]] == ["good"]
+    assert "dot_bone_mask.nii.gz: expected at least one voxel in the bone mask, got an empty one" in record["errors"]["dot"]
+    assert "brainless_ct.nii.gz: expected" in record["errors"]["brainless"]
+    assert all(e.endswith("(on the grid of the prepared case)") for e in record["errors"].values())
+    assert not (out / "dot").exists()
 
 
 def test_a_worse_registration_is_refused(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

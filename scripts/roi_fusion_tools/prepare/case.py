@@ -10,6 +10,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+from monai.data import MetaTensor
 
 from roi_fusion.core.masks import cranial_masks, head_mask
 from roi_fusion.data.ct_fill import repair_ct
@@ -19,6 +21,7 @@ from roi_fusion.data.itk_bridge import write_transform
 from roi_fusion.data.plausibility import Judgement, Placed, judge_lesion, judge_pair
 from roi_fusion.data.registration import Registration, measure, register
 from roi_fusion.data.results import versions
+from roi_fusion.data.transforms.loading import CheckVolumesd
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
@@ -30,6 +33,8 @@ from .storage import CASE_RECORD, WholeFolder
 __all__ = ["prepare_case"]
 
 _AIR_HU = -1024
+#: Role of a mask → its key in the transforms.
+_KEYS = {"lesion_mask": "label", "brain_mask": "brain", "bone_mask": "bone"}
 
 
 @dataclass
@@ -157,18 +162,28 @@ def _judge(inputs: _Inputs, found: Registration) -> Judgement:
 
 
 def _judge_outcome(judged: Judgement, inputs: _Inputs, outcome: _Outcome) -> None:
-    """Judge what will be written, as it is read again: a pair that is a head on its own grids need not be one on another.
+    """Check and judge what will be written, as it will be read: what serves on its own grids need not do so on another.
 
     Raises:
         InputError: with the first refusal.
     """
-    names = (inputs.mri.source, inputs.ct.source)
-    ct, unseen, _ = repair_ct(_stored_hu(outcome.ct).astype(np.float32))
-    written = judge_pair(Placed(outcome.mri, outcome.affine), Placed(ct, outcome.affine), ct_unseen=unseen, names=names)
-    if "lesion_mask" in outcome.masks:
-        judge_lesion(written, outcome.masks["lesion_mask"], outcome.affine, str(inputs.mask_paths["lesion_mask"]))
-    if written.refusals:
-        raise InputError(f"{written.refusals[0]} (on the grid of the prepared case)")
+    names = {"image": inputs.mri.source, "ct": inputs.ct.source}
+    names |= {_KEYS[r]: str(inputs.mask_paths.get(r, inputs.ct.source)) for r in outcome.masks}
+    arrays = {"image": outcome.mri.astype(np.float32), "ct": _stored_hu(outcome.ct).astype(np.float32)}
+    arrays |= {_KEYS[r]: mask.astype(np.uint8) for r, mask in outcome.masks.items()}
+    try:
+        CheckVolumesd(list(arrays))(
+            {k: MetaTensor(torch.from_numpy(a)[None], meta={"filename_or_obj": names[k]}) for k, a in arrays.items()}
+        )
+        ct, unseen, _ = repair_ct(arrays["ct"])
+        mri = Placed(arrays["image"], outcome.affine)
+        written = judge_pair(mri, Placed(ct, outcome.affine), ct_unseen=unseen, names=(names["image"], names["ct"]))
+        if "label" in arrays:
+            judge_lesion(written, arrays["label"], outcome.affine, names["label"])
+        if written.refusals:
+            raise InputError(written.refusals[0])
+    except InputError as e:
+        raise InputError(f"{e} (on the grid of the prepared case)") from None
     judged.warnings = judged.warnings or written.warnings
 
 
