@@ -212,6 +212,11 @@ def _place(inputs: _Inputs, found: Registration, options: PrepareOptions) -> _Ou
     out_ct = placed(ct, to_image["ct"], _AIR_HU)
     before = (out_mri, placed(ct, np.eye(4), _AIR_HU)) if by_mri else (placed(mri, np.eye(4), 0.0), out_ct)
     masks = {r: placed(m, to_image[on], 0.0) >= 0.5 for r, (m, on) in inputs.masks.items()}
+    for role, mask in masks.items():
+        if role != "lesion_mask" and not mask.any():  # brain and bone would be sought with it
+            name = inputs.mask_paths.get(role, ct.source)
+            what = f"expected at least one voxel in the {role.replace('_', ' ')}, got an empty one"
+            raise InputError(f"{name}: {what} (on the grid of the prepared case)")
     brain, bone = _roi_masks(out_ct, affine, {r: m for r, m in masks.items() if r != "lesion_mask"})
     if not brain.any():
         raise InputError(f"{ct.source}: expected a brain inside the skull, found none in the CT")
