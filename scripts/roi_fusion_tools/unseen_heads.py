@@ -22,6 +22,7 @@ from roi_fusion.engine.inferer import SamplingInferer, intensity_of
 from roi_fusion.engine.lesion_statement import lesion_statement
 from roi_fusion.engine.weights import load_weights, record_of
 from roi_fusion.errors import InputError
+from roi_fusion.report.previews import preview_figure
 from roi_fusion.values import write_json
 
 __all__ = ["evaluate_folder", "summarise_rows"]
@@ -52,6 +53,7 @@ def evaluate_folder(
     num_inference_steps: int = 4,
     num_samples: int = 4,
     precision: str = "auto",
+    pictures_dir: str | Path | None = None,
     **knobs: Any,
 ) -> dict[str, Any]:
     """Run the ordinary inference and metrics on case folders with truth, once per mode.
@@ -64,6 +66,7 @@ def evaluate_folder(
         num_cases: take the first cases only.
         num_inference_steps, num_samples: of the sampler; the defaults are those of ``inference.json``.
         precision: of the network's passes.
+        pictures_dir: gets a picture of each case, ``<case>_<mode>.png``.
         knobs: of the preprocessing in ``inference.json``, such as ``register``.
 
     Returns:
@@ -83,7 +86,8 @@ def evaluate_folder(
         dataset = inference_parser({"dataset_dir": str(folder), **knobs}).get_parsed_content("dataset")
         count = len(dataset) if num_cases is None else min(num_cases, len(dataset))
         items = (dataset[n] for n in tqdm(range(count), desc=mode, unit="case"))
-        rows = list(_rows(network, inferer, (item for item in items if "image" in item)))
+        pictures = None if pictures_dir is None else (Path(pictures_dir), mode)
+        rows = list(_rows(network, inferer, (item for item in items if "image" in item), pictures))
         if not rows:
             raise InputError(next(iter(dataset.errors.values()), f"{dataset_dir}: expected at least one case, got none"))
         result["modes"][mode] = {"summary": summarise_rows(rows), "cases": rows, "refused": dict(dataset.errors)}
@@ -92,11 +96,19 @@ def evaluate_folder(
     return result
 
 
-def _rows(network: RoiFusionNet, inferer: SamplingInferer, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+def _rows(
+    network: RoiFusionNet,
+    inferer: SamplingInferer,
+    items: Iterable[Mapping[str, Any]],
+    pictures: tuple[Path, str] | None = None,
+) -> Iterable[dict[str, Any]]:
     metrics = CaseMetrics(threshold=network.threshold, with_baselines=False)
     for item in items:
         prediction = inferer(item["image"][None], network, intensity=intensity_of(item))[0]
         row = metrics.measure(item, prediction)[0]
+        if pictures is not None:
+            pictures[0].mkdir(parents=True, exist_ok=True)
+            preview_figure(item, prediction).savefig(pictures[0] / f"{row['case']}_{pictures[1]}.png", dpi=110)
         statement = lesion_statement(item, prediction, row["lesion_pred_ml"], record_of(network))
         yield {**{k: row[k] for k in _KEPT if k in row}, **{k: statement[k] for k in _STATED}}
 

@@ -22,14 +22,16 @@ __all__ = ["PreviewWriter", "preview_figure"]
 def preview_figure(item: Mapping[str, Any], prediction: torch.Tensor) -> Figure:
     """One slice of a case: MRI, CT, fused, share of the MRI and lesion probability, with the reference outlined in green.
 
+    The slice is that with most of the reference, else with most of what is likely a lesion, else with most of the head.
+
     Args:
         item: the decollated case after preprocessing, ``image`` ``[2, X, Y, Z]`` and ``label`` ``[1, X, Y, Z]``.
         prediction: the inferer's channels ``[6, X, Y, Z]``.
     """
     image, label = torch.as_tensor(item["image"]).float().cpu(), torch.as_tensor(item["label"]).cpu() > 0
     channel = {n: torch.as_tensor(prediction[i]).float().cpu() for i, n in enumerate(PREDICTION_CHANNELS)}
-    area = label[0].sum((0, 1)) if bool(label.any()) else (image != 0).any(0).sum((0, 1))
-    k = int(area.argmax())
+    areas = [m.sum((0, 1)) for m in (label[0], channel["lesion_prob"] > 0.3, (image != 0).any(0))]
+    k = int(next((a for a in areas if bool(a.any())), areas[0]).argmax())
     panels = (
         ("MRI", image[0], "gray", (-2.5, 3.5)),
         ("CT", image[1], "gray", (-2.5, 2.5)),

@@ -105,7 +105,7 @@ def _grids(options: LesionOptions, root: Path) -> dict[str, Any]:
 
 
 def _real(options: LesionOptions, root: Path) -> dict[str, Any]:
-    """Real scans, for nothing but this. The CT is of another person and registered to each MRI."""
+    """Real scans, for nothing but this, each with a picture. The CT is of another person and registered to each MRI."""
     if options.real_dir is None:
         return {}
     real, slices = Path(options.real_dir) / "real", Path(options.real_dir) / "harvard_ct_mri"
@@ -118,10 +118,11 @@ def _real(options: LesionOptions, root: Path) -> dict[str, Any]:
         (root / "real" / name).mkdir(parents=True, exist_ok=True)
         for stem, file in {**files, "ct": real / "head_ct.nii.gz"}.items():
             link_file(root / "real" / name / f"{stem}.nii.gz", file)
-    out = {"real scans": _evaluated(options, root / "real", ("pair", "mri"), register=True)}
+    pictures = root / "pictures"
+    out = {"real scans": _evaluated(options, root / "real", ("pair", "mri"), register=True, pictures_dir=pictures)}
     if slices.is_dir():
         slices_to_cases(slices / "CT", slices / "MRI", root / "slices", fill_gaps=True)
-        out["real slices"] = _evaluated(options, root / "slices", plausibility="warn")
+        out["real slices"] = _evaluated(options, root / "slices", plausibility="warn", pictures_dir=pictures)
     return out
 
 
