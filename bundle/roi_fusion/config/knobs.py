@@ -88,6 +88,12 @@ KNOBS: dict[str, Knob] = {
     ),
     "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
     "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
+    "dicom": Knob(
+        "bool",
+        False,
+        "true also writes the results of --mri as DICOM, where it is a DICOM folder; needs highdicom",
+        where="inference",
+    ),
     "register": Knob(
         "bool",
         False,

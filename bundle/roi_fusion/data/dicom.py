@@ -8,15 +8,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-__all__ = ["REPEATS", "DicomSeries", "DicomSlice", "scan_dicom"]
+from .dicom_frames import slices_of
+from .dicom_slice import B_VALUE_TAGS, DicomSlice, text_of, whole_of
+
+__all__ = ["DicomSeries", "scan_dicom"]
 
 logger = logging.getLogger(__name__)
 
-_TAGS = (
+_TAGS: tuple[str | int, ...] = (
     "SOPClassUID",
     "Modality",
     "StudyInstanceUID",
@@ -32,7 +34,11 @@ _TAGS = (
     "Rows",
     "Columns",
     "SamplesPerPixel",
-    "NumberOfFrames",
+    "SOPInstanceUID",
+    "PhotometricInterpretation",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "ManufacturerModelName",
     "DiffusionBValue",
     "EchoTime",
     "AcquisitionNumber",
@@ -42,80 +48,13 @@ _TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
     "ProtocolName",
+    *B_VALUE_TAGS,
 )
-
-#: Tags that tell apart the images at one position of a series: b values, echoes, magnitude and phase, passes, time points.
-REPEATS = ("DiffusionBValue", "EchoTime", "ImageType", "AcquisitionNumber", "TemporalPositionIdentifier")
 
 #: So many images of another orientation or size are scouts inside a series, as long as the stack has four times as many.
 _MAX_SCOUTS = 3
 
 _LOCALISER = r"locali[sz]er|scout|topogram|survey|3-?plane"
-
-
-@dataclass
-class DicomSlice:
-    """What one file's header says; NaN, 0 or empty where it says nothing that can be read.
-
-    Attributes:
-        path: the file.
-        position: of the centre of the first pixel, ``[3]``, LPS millimetres.
-        orientation: directions of rows and columns, ``[6]``.
-        pixel_mm: distance of rows and of columns, ``[2]``.
-        thickness_mm: SliceThickness.
-        size: columns and rows.
-        frames, samples: images in the file, numbers a pixel.
-        kinds: ImageType in capitals.
-        slope, intercept: of the stored numbers; NaN where the tag is missing.
-        padding: stored number that is none; NaN where there is none such.
-        repeats: text of the tags of :data:`REPEATS`.
-    """
-
-    path: Path
-    position: np.ndarray
-    orientation: np.ndarray
-    pixel_mm: np.ndarray
-    thickness_mm: float
-    size: tuple[int, int]
-    frames: int
-    samples: int
-    kinds: frozenset[str]
-    slope: float
-    intercept: float
-    padding: float
-    repeats: dict[str, str]
-
-    @classmethod
-    def of(cls, path: Path, header: Any) -> DicomSlice:
-        """From a pydicom header, whatever junk it holds."""
-        columns, rows = (_whole(header, t) for t in ("Columns", "Rows"))
-        return cls(
-            path=path,
-            position=_numbers(header, "ImagePositionPatient", 3),
-            orientation=_numbers(header, "ImageOrientationPatient", 6),
-            pixel_mm=_numbers(header, "PixelSpacing", 2),
-            thickness_mm=_number(header, "SliceThickness"),
-            size=(columns, rows),
-            frames=_whole(header, "NumberOfFrames") or 1,
-            samples=_whole(header, "SamplesPerPixel") or 1,
-            kinds=frozenset(re.findall(r"[A-Z0-9_]+", _text(header, "ImageType").upper())),
-            slope=_number(header, "RescaleSlope"),
-            intercept=_number(header, "RescaleIntercept"),
-            padding=_number(header, "PixelPaddingValue"),
-            repeats={tag: _text(header, tag) for tag in REPEATS},
-        )
-
-    @property
-    def placed(self) -> bool:
-        """Whether position, orientation (two directions at right angles) and pixel size are known."""
-        directions = self.orientation.reshape(2, 3)
-        upright = np.abs(directions @ directions.T - np.eye(2)).max() < 0.05  # false with NaN
-        return bool(upright and np.isfinite(self.position).all() and (self.pixel_mm > 0).all())
-
-    def goes_with(self, other: DicomSlice) -> bool:
-        """Whether two images can be slices of one stack; one without a readable orientation goes with every other."""
-        turned = np.abs(self.orientation - other.orientation).max() > 0.05  # false with NaN
-        return self.size == other.size and not turned
 
 
 @dataclass
@@ -129,7 +68,8 @@ class DicomSeries:
         modality: as the header says: CT, MR, …
         description: SeriesDescription and ProtocolName.
         number: SeriesNumber; 0 where it is none.
-        slices: header of each file.
+        model: ManufacturerModelName.
+        slices: header of each image.
         notes: what was passed over on scanning.
     """
 
@@ -139,6 +79,7 @@ class DicomSeries:
     modality: str
     description: str
     number: int
+    model: str = ""
     slices: list[DicomSlice] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -149,7 +90,7 @@ class DicomSeries:
     @property
     def files(self) -> list[Path]:
         """Paths of all images, sorted."""
-        return sorted(s.path for s in self.slices)
+        return sorted({s.path for s in self.slices})
 
     def stack(self) -> tuple[list[DicomSlice], list[DicomSlice]]:
         """The images that make up the volume, and scouts that lie in the same series.
@@ -183,36 +124,9 @@ class DicomSeries:
         turns = {tuple(np.round(o, 1) + 0.0) for o in known}
         if known and np.ptp(known, axis=0).max() > 0.05:
             return f"a localiser ({len(turns)} orientations in one series)"
-        if len(main) < 3 and not any(s.frames > 1 for s in main):
+        if len(main) < 3:
             return f"a localiser ({len(main)} images)"
         return None
-
-
-def _text(header: Any, tag: str) -> str:
-    try:
-        return str(header.get(tag) or "")
-    except Exception:  # pydicom converts a value when it is asked for, and raises what the junk leads it to
-        return ""
-
-
-def _numbers(header: Any, tag: str, count: int) -> np.ndarray:
-    try:
-        values = np.array([float(v) for v in header.get(tag)])
-    except Exception:  # see _text; also None and a single number
-        values = np.empty(0)
-    return values if len(values) == count else np.full(count, np.nan)
-
-
-def _number(header: Any, tag: str) -> float:
-    try:
-        return float(header.get(tag))
-    except Exception:  # see _text
-        return float("nan")
-
-
-def _whole(header: Any, tag: str) -> int:
-    value = _number(header, tag)
-    return int(value) if np.isfinite(value) else 0
 
 
 def _looks_like_dicom(head: bytes) -> bool:
@@ -230,6 +144,7 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
         paths: files; pixels are not read.
     """
     import pydicom
+    from pydicom.tag import Tag
 
     series: dict[tuple[str, str, str], DicomSeries] = {}
     broken: list[Path] = []
@@ -239,20 +154,21 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
         if not _looks_like_dicom(head):
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[Tag(t) for t in _TAGS], force=True)
         except Exception as e:  # whatever a broken header raises
             logger.warning("%s: expected a DICOM file, got one that cannot be read (%s)", path, str(e)[:120])
             broken.append(path)
             continue
-        if not (_text(header, "Modality") or _text(header, "SeriesInstanceUID")):  # an index (DICOMDIR), or no DICOM at all
+        if not (text_of(header, "Modality") or text_of(header, "SeriesInstanceUID")):  # an index (DICOMDIR), or no DICOM at all
             continue
-        key = (_text(header, "PatientID"), _text(header, "StudyInstanceUID"), _text(header, "SeriesInstanceUID"))
+        key = (text_of(header, "PatientID"), text_of(header, "StudyInstanceUID"), text_of(header, "SeriesInstanceUID"))
         key = (*key[:2], key[2] or str(path.parent))
         if key not in series:
-            described = " ".join(_text(header, t) for t in ("SeriesDescription", "ProtocolName")).strip()
-            number = _whole(header, "SeriesNumber")
-            series[key] = DicomSeries(key[2], key[0], key[1], _text(header, "Modality"), described, number)
-        series[key].slices.append(DicomSlice.of(path, header))
+            described = " ".join(text_of(header, t) for t in ("SeriesDescription", "ProtocolName")).strip()
+            number = whole_of(header, "SeriesNumber")
+            modality, model = text_of(header, "Modality"), text_of(header, "ManufacturerModelName")
+            series[key] = DicomSeries(key[2], key[0], key[1], modality, described, number, model)
+        series[key].slices += slices_of(path, header)
     _note_broken(list(series.values()), broken)
     return sorted(series.values(), key=lambda s: (s.patient_id, s.study_uid, s.number, s.uid))
 

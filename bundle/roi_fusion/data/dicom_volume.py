@@ -1,8 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""A volume from the slices of a DICOM series: sorted and checked by their headers, scaled, on an even and upright grid.
-
-Pixels are read by ITK, which knows the compressions of scanners.
-"""
+"""A volume from the slices of a DICOM series: sorted and checked by their headers, scaled, on an even and upright grid."""
 
 from __future__ import annotations
 
@@ -13,12 +10,14 @@ import numpy as np
 from scipy.interpolate import interp1d
 
 from ..errors import InputError
-from .dicom import REPEATS, DicomSeries, DicomSlice
-from .itk_bridge import LPS, load_itk
-from .itk_files import last_line
+from .dicom import DicomSeries
+from .dicom_pixels import read_planes
+from .dicom_repeats import one_pass
+from .dicom_slice import DicomSlice
+from .itk_bridge import LPS
 from .volume import Volume, check_affine, check_overflow, check_size, straightened
 
-__all__ = ["read_series"]
+__all__ = ["read_series", "volume_slices"]
 
 #: Steps between slices may differ by this share of the usual one.
 _UNEVEN = 0.4
@@ -27,14 +26,11 @@ _UNEVEN = 0.4
 _MAX_GAP = 1.5
 
 
-def read_series(series: DicomSeries) -> Volume:
-    """Read a series of :func:`~roi_fusion.data.dicom.scan_dicom`.
-
-    A thin base with a thick vault, as older CTs were taken, is resampled to the thinner spacing; a tilted gantry is
-    straightened; scouts are passed over. Notes tell all of it.
+def volume_slices(series: DicomSeries) -> tuple[list[DicomSlice], list[str]]:
+    """The images that make up the volume of a series, bottom to top, and notes on what was passed over.
 
     Raises:
-        InputError: when the series is no volume, lacks slices, repeats them, or its numbers overflowed.
+        InputError: when the series is no volume, repeats positions, or its headers do not say where slices lie.
     """
     why = series.why_no_volume()
     if why:
@@ -43,16 +39,29 @@ def read_series(series: DicomSeries) -> Volume:
     notes = list(series.notes)
     if scouts:
         notes.append(f"{len(scouts)} images of another orientation or size (scouts) passed over")
-    if any(s.frames > 1 for s in main):
-        raise InputError(f"{series}: expected one slice a file, got multi-frame DICOM; convert it with dcm2niix first")
-    slices = _sorted(series, _one_pass(series, main))
-    dtype = np.dtype([("", np.uint8)] * 3) if slices[0].samples > 1 else np.dtype(np.int16)
-    check_size((*slices[0].size, len(slices)), dtype, str(series))
+    _placed(series, main)
+    dtype = np.dtype([("", np.uint8)] * 3) if main[0].samples > 1 else np.dtype(np.int16)
+    places = {tuple(np.round(s.position, 2)) for s in main}
+    check_size((*main[0].size, len(places)), dtype, str(series))
+    slices, told = one_pass(series, main)
+    return sorted(slices, key=lambda s: float(s.position @ _normal(slices))), [*notes, *told]
+
+
+def read_series(series: DicomSeries) -> Volume:
+    """Read a series of :func:`~roi_fusion.data.dicom.scan_dicom`.
+
+    A thin base with a thick vault, as older CTs were taken, is resampled to the thinner spacing; a tilted gantry is
+    straightened; scouts and images that are there twice are passed over. Notes tell all of it.
+
+    Raises:
+        InputError: when the series is no volume, lacks slices, repeats them, or its numbers overflowed.
+    """
+    slices, notes = volume_slices(series)
     heights, thin = _heights(series, slices)
     affine = _affine(series, slices, heights)
     check_affine(affine, (*slices[0].size, len(slices)), str(series))
-    array, stored = _pixels(series, slices, notes)
-    volume = Volume(array, affine, str(series), series.modality.lower(), notes)
+    array, stored, told = read_planes(series, slices)
+    volume = Volume(array, affine, str(series), series.modality.lower(), [*notes, *told])
     padding = slices[0].padding
     if np.isfinite(padding):
         value = padding * _or(slices[0].slope, 1) + _or(slices[0].intercept, 0)
@@ -60,6 +69,9 @@ def read_series(series: DicomSeries) -> Volume:
         volume.array[volume.array == value] = -1024 if volume.modality == "ct" else 0
     else:
         check_overflow(volume, stored)
+    if volume.modality == "mr" and slices[0].inverted:
+        volume.array = volume.array.max() + volume.array.min() - volume.array
+        volume.notes.append("grey values inverted, as the header says that low ones are bright (MONOCHROME1)")
     return straightened(volume if thin is None else _evened(volume, heights, thin))
 
 
@@ -67,27 +79,8 @@ def _or(value: float, default: float) -> float:
     return value if np.isfinite(value) else default
 
 
-def _one_pass(series: DicomSeries, slices: Sequence[DicomSlice]) -> list[DicomSlice]:
-    """The slices, each position once: of several b values the highest, else a series with repeats is refused."""
-
-    def repeats(some: Sequence[DicomSlice]) -> bool:
-        return len({tuple(np.round(s.position, 2)) for s in some}) < len(some)
-
-    if not repeats(slices):
-        return list(slices)
-    for tag in REPEATS:
-        groups: dict[str, list[DicomSlice]] = {}
-        for item in slices:
-            groups.setdefault(item.repeats[tag], []).append(item)
-        if len(groups) > 1 and not any(repeats(g) for g in groups.values()):
-            if tag == "DiffusionBValue":
-                return groups[max(groups, key=lambda b: float(b) if b else -1.0)]
-            raise InputError(f"{series}: expected one volume, got {len(groups)} that differ in {tag}")
-    raise InputError(f"{series}: expected each slice position once, got positions that repeat")
-
-
-def _sorted(series: DicomSeries, slices: Sequence[DicomSlice]) -> list[DicomSlice]:
-    """From the bottom to the top; refused where a header does not say where a slice lies, or slices differ in size."""
+def _placed(series: DicomSeries, slices: Sequence[DicomSlice]) -> None:
+    """Refuse where a header does not say where a slice lies, or slices differ in size."""
     lost = [s.path.name for s in slices if not s.placed]
     if lost:
         raise InputError(
@@ -97,7 +90,6 @@ def _sorted(series: DicomSeries, slices: Sequence[DicomSlice]) -> list[DicomSlic
     sizes = {(*s.size, *np.round(s.pixel_mm, 3)) for s in slices}
     if len(sizes) > 1:
         raise InputError(f"{series}: expected slices of one size and spacing, got {len(sizes)} kinds")
-    return sorted(slices, key=lambda s: float(s.position @ _normal(slices)))
 
 
 def _normal(slices: Sequence[DicomSlice]) -> np.ndarray:
@@ -139,35 +131,6 @@ def _affine(series: DicomSeries, slices: Sequence[DicomSlice], heights: np.ndarr
     affine[:3, 0], affine[:3, 1] = first.orientation[:3] * first.pixel_mm[1], first.orientation[3:] * first.pixel_mm[0]
     affine[:3, 2], affine[:3, 3] = travel * step, positions[0]
     return LPS @ affine
-
-
-def _pixels(series: DicomSeries, slices: Sequence[DicomSlice], notes: list[str]) -> tuple[np.ndarray, np.dtype]:
-    """The scaled pixels ``[X, Y, Z]``, and the type on disk. A slice without scaling takes that of the others."""
-    itk = load_itk()
-    missing = [s for s in slices if not (np.isfinite(s.slope) and np.isfinite(s.intercept))]
-    scalings = {(s.slope, s.intercept) for s in slices if s not in missing} if 0 < len(missing) < len(slices) else set()
-    if len(scalings) > 1:
-        raise InputError(
-            f"{series}: expected RescaleSlope and RescaleIntercept in every slice, got {len(missing)} without, "
-            f"and {len(scalings)} different ones in the others"
-        )
-    if scalings:
-        notes.append(f"{len(missing)} slices without RescaleSlope or RescaleIntercept took those of the others")
-    planes, stored = [], None
-    for image in slices:
-        try:
-            plane = np.squeeze(itk.array_from_image(itk.imread(str(image.path)))).T  # slope, intercept applied
-        except RuntimeError as e:
-            raise InputError(f"{image.path}: expected a readable image, got: {last_line(e)}") from None
-        if plane.shape != image.size:
-            raise InputError(f"{image.path}: expected an image of {image.size} pixels, got {plane.shape}")
-        stored = stored or plane.dtype
-        if scalings and image in missing:
-            slope, intercept = next(iter(scalings))
-            plane = (plane.astype(np.float32) - _or(image.intercept, 0)) / _or(image.slope, 1) * slope + intercept
-        planes.append(plane)
-    assert stored is not None
-    return np.stack(planes, -1).astype(np.float32), stored
 
 
 def _evened(volume: Volume, heights: np.ndarray, step: float) -> Volume:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .dicom import DicomSeries, scan_dicom
+from .dicom_choice import choose_series
 from .dicom_volume import read_series
 from .itk_files import ITK, last_line, read_itk
 from .nifti import MGH, NIFTI, read_nifti
@@ -22,6 +23,7 @@ __all__ = [
     "DicomSeries",
     "Volume",
     "check_pair",
+    "dicom_series_of",
     "is_volume_file",
     "looks_like_ct",
     "read_volume",
@@ -44,16 +46,18 @@ def is_volume_file(path: Path) -> bool:
     return path.name.lower().endswith((*NIFTI, *MGH, *ITK)) and not path.name.startswith(".")
 
 
-def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False) -> Volume:
+def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, role: str = "") -> Volume:
     """Read one volume.
 
     Every file is judged by its header first: nothing is read that is larger than
     :data:`~roi_fusion.data.volume.MAX_VOXELS`, complex, coloured, or placed where no scanner places a head.
 
     Args:
-        source: NIfTI, MGH, MHA or NRRD file, a folder that holds one DICOM series, or a series of :func:`scan_dicom`.
+        source: NIfTI, MGH, MHA or NRRD file, a folder of DICOM files or one of them (see :func:`dicom_series_of`), or a series
+            of :func:`scan_dicom`.
         as_stored: leave a file's voxels, grid and place as they are, for who writes results back onto them: a gantry tilt
             (shear), NaN and a missing orientation are then the caller's to judge. A DICOM series is always straightened.
+        role: ``"mr"`` or ``"ct"`` picks a series of that kind from a folder that holds several.
 
     Returns:
         The volume, its axes at right angles unless `as_stored`.
@@ -69,7 +73,9 @@ def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False) ->
         return _finite(read_series(source))
     path = Path(source)
     if path.is_dir():
-        return _finite(read_series(_one_series(path)))
+        series = dicom_series_of(path, role)
+        assert series is not None  # a folder is one or is refused
+        return _finite(read_series(series))
     if not path.is_file():
         raise InputError(f"{path}: expected a volume, found no such file")
     name = path.name.lower()
@@ -79,7 +85,10 @@ def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False) ->
         elif name.endswith(ITK):
             volume, stored = read_itk(path)
         else:
-            raise InputError(f"{path}: expected NIfTI, MGH, MHA, NRRD or a DICOM folder, got another ending")
+            series = dicom_series_of(path, role)
+            if series is None:
+                raise InputError(f"{path}: expected NIfTI, MGH, MHA, NRRD, DICOM or a DICOM folder, got another ending")
+            return _finite(read_series(series))
     except InputError:
         raise
     except Exception as e:  # readers raise whatever broken bytes lead them to
@@ -99,13 +108,29 @@ def _finite(volume: Volume) -> Volume:
     return volume
 
 
-def _one_series(folder: Path) -> DicomSeries:
-    found = scan_dicom(p for p in sorted(folder.rglob("*")) if p.is_file())
-    volumes = [s for s in found if s.why_no_volume() is None]
-    if len(volumes) != 1:
-        names = "; ".join(f"{s.description or s.number}: {s.why_no_volume() or 'a volume'}" for s in found) or "no DICOM file"
-        raise InputError(f"{folder}: expected one DICOM series with a volume, got {len(volumes)} ({names})")
-    return volumes[0]
+def dicom_series_of(path: str | Path, role: str = "") -> DicomSeries | None:
+    """The DICOM series that a path stands for; None where it is a file of another kind, or not there.
+
+    A folder stands for the one series below it that fits, see :func:`~roi_fusion.data.dicom_choice.choose_series`; a file for
+    the series that it is part of, with what lies beside it.
+
+    Args:
+        path: folder or file.
+        role: ``"mr"``, ``"ct"``, or empty where either will do.
+
+    Raises:
+        InputError: when a folder holds no such series, or several.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return choose_series(path, scan_dicom(p for p in sorted(path.rglob("*")) if p.is_file()), role)
+    if not path.is_file() or is_volume_file(path) or not scan_dicom([path]):
+        return None
+    found = scan_dicom(p for p in sorted(path.parent.iterdir()) if p.is_file())
+    series = next(s for s in found if path in s.files)
+    if role and series.modality in ("CT", "MR") and series.modality.lower() != role:
+        raise InputError(f"{path}: expected the {_NAMES[role]}, got a file of a series of modality {series.modality}")
+    return series
 
 
 def check_pair(mri: Volume, ct: Volume) -> None:

@@ -15,8 +15,11 @@ from ..config.check import inference_parser
 from ..config.knob_values import check_writable
 from ..config.root import BUNDLE_ROOT
 from ..data.cases import collate_cases, inference_datalist, sentence_for
+from ..data.dicom_out.write import DICOM_FOLDER, write_dicom
 from ..data.results import RESULT_FILES, save_case
 from ..errors import InputError
+from ..values import as_bool
+from .dicom_writer import check_dicom_mri
 from .evaluator import CasePreparer
 from .weights import load_weights
 from .writers import ResultWriter
@@ -45,6 +48,7 @@ class Prediction:
         residual: part of the fused volume that is from neither image, in MRI units, float32.
         affine: voxel indices to mm in RAS, ``[4, 4]``.
         files: name of a volume, such as ``fused``, and ``result`` → file that was written; empty without an `output_dir`.
+            ``dicom`` is the folder of DICOM files, where the knob `dicom` is true.
         facts: all that ``result.json`` holds.
     """
 
@@ -145,6 +149,11 @@ class Predictor:
         self, mri_path: str | Path | None, ct_path: str | Path | None = None, output_dir: str | Path | None = None
     ) -> Prediction:
         """Predict one pair; see :func:`predict`."""
+        dicom = as_bool("dicom", self._parser.get_parsed_content("dicom"))
+        if dicom and output_dir is None:
+            raise InputError("dicom: expected an output_dir for results as DICOM, got none")
+        if dicom:
+            check_dicom_mri(mri_path)
         if output_dir is not None:
             check_writable("output_dir", output_dir)
         case = _prepare(self._parser, mri_path, ct_path)
@@ -157,6 +166,9 @@ class Predictor:
         if output_dir is not None:
             folder = save_case(output_dir, facts["case"], result, facts)
             files = {stem: folder / f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()} | {"result": folder / "result.json"}
+            if dicom:
+                write_dicom(folder, facts["mri"], facts["ct"] or None)
+                files["dicom"] = folder / DICOM_FOLDER
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
         interval, unlike = facts["lesion_ml_interval"], facts["outside_training"]
         return Prediction(
@@ -187,7 +199,7 @@ def predict(
     """Fuse one MRI and one CT of a patient and segment the lesion; for many pairs keep a :class:`Predictor`.
 
     Args:
-        mri_path: MRI in NIfTI; None where there is the CT alone.
+        mri_path: MRI in NIfTI, or a folder of DICOM files; None where there is the CT alone.
         ct_path: CT in HU, on any grid that overlaps the MRI's; None takes the one beside the MRI, or the MRI alone.
         output_dir: where ``<case>/`` with the volumes and ``result.json`` is written; None writes nothing.
         checkpoint: weights; the bundle's ``models/model.pt`` when it is None.

@@ -20,7 +20,7 @@ def predict(
 ) -> None:
     """Fuse one MRI and head CT, or a folder of cases, and segment the stroke lesion.
 
-    Files may be NIfTI, MGH, MHA, NRRD or a folder with one DICOM series. Takes about 6 s a pair on two processor cores.
+    Files may be NIfTI, MGH, MHA, NRRD, or a folder of DICOM files. Takes about 6 s a pair on two processor cores.
 
     Args:
         output: folder to write to; each case gets a folder with fused.nii.gz, lesion.nii.gz, result.json (lesion volume in mL)
@@ -32,9 +32,12 @@ def predict(
     Example:
         roi-fusion predict --mri mri.nii.gz --ct ct.nii.gz --output results
         roi-fusion predict --dataset_dir cases --output results --guidance off
+        roi-fusion predict --mri study/dwi --ct study/ct --output results --register true --dicom true
     """
     if dataset_dir is None and mri is None and ct is None:
         raise InputError("predict: expected --mri and --ct, or --dataset_dir, got none")
+    if knobs.get("dicom") and mri is None:
+        raise InputError("dicom: expected --mri as a DICOM folder beside it, got none")
     expect_there(mri=mri, ct=ct, dataset_dir=dataset_dir, checkpoint=knobs.get("checkpoint"))
     given = {name: path for name, path in (("mri", mri), ("ct", ct), ("dataset_dir", dataset_dir)) if path is not None}
     from .bundle import run_bundle

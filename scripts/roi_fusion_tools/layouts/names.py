@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from roi_fusion.data.dicom_choice import contrast_of
 from roi_fusion.data.io import split_ending
 
 __all__ = ["OTHER_MASK", "case_name", "contrast_of", "role_of", "safe_name", "short_hash", "stem_of"]
@@ -85,21 +86,6 @@ def safe_name(text: str, *, plain: bool = False) -> str:
     while len(name.encode()) > 2 * _LONGEST_NAME:
         name = name[:-1]
     return name if name == text and name else f"{name or 'case'}-{short_hash(text)}"
-
-
-def contrast_of(text: str) -> str:
-    """The MRI contrast that a name or a series description tells: adc, dwi, flair, t2, t1, or empty."""
-    lower = text.lower()
-    for contrast, pattern in (
-        ("adc", r"adc|apparent"),
-        ("flair", r"flair|dark.?fluid"),
-        ("dwi", r"dwi|trace|diff|b1000"),
-        ("t2", r"t2(?!\*)"),
-        ("t1", r"t1|mprage"),
-    ):
-        if re.search(rf"(?<![a-z0-9])({pattern})", lower):
-            return contrast
-    return ""
 
 
 def _tail(words: Sequence[str]) -> tuple[int, str]:

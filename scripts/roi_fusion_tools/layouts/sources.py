@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roi_fusion.data.dicom_choice import CONTRAST_ORDER
 from roi_fusion.data.io import DicomSeries, is_volume_file
 
 from .names import OTHER_MASK, role_of, stem_of
@@ -27,9 +28,6 @@ __all__ = [
 ]
 
 Source = Path | DicomSeries
-
-#: Which MRI a case takes where it has several contrasts; the name ``mri`` says that the user chose.
-CONTRAST_ORDER = ("mri", "adc", "dwi", "flair", "t2", "t1", "")
 
 ROLES = {
     "ct": "CT",

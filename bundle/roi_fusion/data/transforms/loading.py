@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _NAMES = {"image": "MRI", "ct": "CT", "label": "lesion mask", "brain": "brain mask", "bone": "bone mask"}
 
+#: Modality of a DICOM series for a key.
+_ROLES = {"image": "mr", "ct": "ct"}
+
 
 def file_of(volume: Any, fallback: str = "volume") -> str:
     """The file that a MetaTensor was read from, for messages."""
@@ -113,7 +116,7 @@ class LoadVolumesd(MapTransform):
         notices = []
         for key in self.key_iterator(d):
             path = str(d[key])
-            volume = read_volume(path, as_stored=True)
+            volume = read_volume(path, as_stored=True, role=_ROLES.get(str(key), ""))
             d[key] = to_metatensor(volume)
             d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = path  # of a DICOM series the folder, which can be read again
             notices += [f"{volume.source}: {note}" for note in volume.notes]
