@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .dicom_slice import REPEATS, DicomSlice, number_of, numbers_of, text_of
+from .dicom_slice import REPEATS, DicomSlice, b_value, number_of, numbers_of, text_of
 
 __all__ = ["slices_of", "whole_root"]
 
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 #: What tells the frames at one position apart: the functional group, its tag, and the tag of single images that means the same.
 _FRAME_REPEATS = (
-    ("MRDiffusionSequence", "DiffusionBValue", "DiffusionBValue"),
     ("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
     ("MRImageFrameTypeSequence", "FrameType", "ImageType"),
     ("CTImageFrameTypeSequence", "FrameType", "ImageType"),
@@ -57,6 +57,7 @@ def _frame(one: DicomSlice, number: int, groups: list[Any]) -> DicomSlice:
     repeats = {tag: one.repeats[tag] for tag in REPEATS}
     for name, tag, plain in _FRAME_REPEATS:
         repeats[plain] = text_of(group(name), tag) or repeats[plain]
+    repeats["DiffusionBValue"] = b_value(group("MRDiffusionSequence")) or repeats["DiffusionBValue"]
     scaling = group("PixelValueTransformationSequence")
     measures = group("PixelMeasuresSequence")
     return replace(
@@ -79,7 +80,10 @@ def _tiles(one: DicomSlice) -> list[DicomSlice]:
     A mosaic whose private header cannot be read stays one image without a position, which the reader refuses.
     """
     import pydicom
-    from nibabel.nicom.dicomwrappers import MosaicWrapper
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns on import that only Siemens' files work: these are Siemens' own
+        from nibabel.nicom.dicomwrappers import MosaicWrapper
 
     try:
         wrapper = MosaicWrapper(pydicom.dcmread(one.path, stop_before_pixels=True, force=True))

@@ -125,9 +125,9 @@ def whole_of(header: Any, tag: str) -> int:
 
 def b_value(header: Any) -> str:
     """The b value as text, from DICOM's own tag or that of a maker; empty where there is none that can be read."""
-    own = text_of(header, "DiffusionBValue")
-    if own:
-        return own
+    own = number_of(header, "DiffusionBValue")
+    if np.isfinite(own):
+        return f"{own:g}"
     for tag in B_VALUE_TAGS:
         try:
             value = header[tag].value

@@ -60,7 +60,7 @@ def volume_report(objects: ResultObjects, segmentation: Any) -> Any:
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=[group],
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=objects.source.images,
+        referenced_images=None if "NumberOfFrames" in patient else objects.source.images,  # highdicom takes single images
     )
     common = objects._common("report", "report")
     out = hd.sr.Comprehensive3DSR(
