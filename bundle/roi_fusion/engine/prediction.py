@@ -145,6 +145,12 @@ class Predictor:
         self._preparer = CasePreparer(self._parser.get_parsed_content("guidance_masks"))
         self._postprocess = self._parser.get_parsed_content("postprocessing")
 
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on besides its images, as ``result.json`` records it; ``registration`` says whether a CT is
+        registered."""
+        registered = as_bool("register", self._parser.get_parsed_content("register"))
+        return {**ResultWriter("", self.inferer, (), self.network).settings(), "guidance_masks": [], "registration": registered}
+
     def __call__(
         self, mri_path: str | Path | None, ct_path: str | Path | None = None, output_dir: str | Path | None = None
     ) -> Prediction:

@@ -114,6 +114,18 @@ class ResultWriter:
         for facts, output in zip(state.case_facts, state.output):
             save_case(self.output_dir, facts["case"], output, facts)
 
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on besides its images, as ``result.json`` records it."""
+        guidance = self.inferer.guidance
+        return {
+            "seed": self.inferer.seed,
+            "num_inference_steps": len(self.inferer.levels),
+            "num_samples": self.inferer.num_samples,
+            "guidance": asdict(guidance) if guidance.mode != "off" else {"mode": "off"},
+            "weights": public_record(self.network) or None if self.network is not None else None,
+            "versions": versions(),
+        }
+
     def facts(self, item: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Any]:
         """Content of ``result.json`` of a case.
 
@@ -140,10 +152,7 @@ class ResultWriter:
             "warnings": [*_warnings(item, lesion_ml), *apart_sentences(statement)],
             "plausibility": plausible or None,
             "normalisation": intensity,
-            "seed": self.inferer.seed,
-            "num_inference_steps": len(self.inferer.levels),
-            "num_samples": self.inferer.num_samples,
-            "guidance": asdict(self.inferer.guidance) if self.inferer.guidance.mode != "off" else {"mode": "off"},
+            **self.settings(),
             "guidance_masks": _has_file(self.guidance_masks, item),
             "guidance_energy": facts.guidance_energy,
             "lesion_spread": facts.lesion_spread,
@@ -152,8 +161,6 @@ class ResultWriter:
             "largest_residual": float(residual.abs().max()),
             "fused_at_bounds": count_at_bounds(channel["fused"][None, None], torch.as_tensor(item["image"])[None]),
             **({"registration": {k: float(v) for k, v in item["registration"].items()}} if "registration" in item else {}),
-            "weights": public_record(self.network) or None if self.network is not None else None,
-            "versions": versions(),
         }
 
 

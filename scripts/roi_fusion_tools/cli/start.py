@@ -28,6 +28,7 @@ _EXTRAS = {
     "mlflow": "tracking",
     "itk": "registration",
     "pydicom": "dicom",
+    "dicomweb_client": "dicom",
     "einops": "benchmark",
     "sklearn": "benchmark",
     "monailabel": "label",

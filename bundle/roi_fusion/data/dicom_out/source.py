@@ -87,7 +87,7 @@ class DicomSource:
         images: a header for each of its images, or the one of a multi-frame file, bottom to top; only what results take over.
         slices: what the reader took from them.
         acquisition: attributes on how the MRI was taken.
-        further: such headers of the CT, where it is DICOM too.
+        further: such headers of the CT, where it is DICOM of the same study.
     """
 
     path: str
@@ -241,6 +241,8 @@ def _further(ct: str | Path | None, patient: Any) -> list[Any]:
     slices, _ = volume_slices(series)
     headers = _headers(slices)
     if any(not str(h.get(tag) or "") for h in headers.values() for tag in _REQUIRED[:4]):
+        return []
+    if any(h.StudyInstanceUID != patient.StudyInstanceUID for h in headers.values()):  # an object refers to its own study alone
         return []
     return [_image(h, next(s for s in slices if s.path == p), patient) for p, h in headers.items()]
 

@@ -19,7 +19,7 @@ from .objects import ResultObjects
 from .report import volume_report
 from .source import identities, load_highdicom, read_source, result_key
 
-__all__ = ["DICOM_FOLDER", "write_dicom"]
+__all__ = ["DICOM_FOLDER", "write_dicom", "written_files"]
 
 #: Folder of a case that holds its DICOM files.
 DICOM_FOLDER = "dicom"
@@ -72,6 +72,24 @@ def write_dicom(case_dir: str | Path, mri: str | Path, ct: str | Path | None = N
     shutil.rmtree(final, ignore_errors=True)
     os.replace(scratch, final)
     return written
+
+
+def written_files(case_dir: str | Path) -> dict[str, dict[str, Path]]:
+    """The DICOM files of a case: name of a result → SOP instance UID → file, the report last; empty where there are none.
+
+    Args:
+        case_dir: folder of a case's results.
+    """
+    import pydicom
+
+    found: dict[str, dict[str, Path]] = {}
+    for name in ("fused", "lesion", "lesion_prob", "provenance", "uncertainty", "report"):
+        at = Path(case_dir) / DICOM_FOLDER / name
+        for path in sorted(at.glob("*.dcm")) if at.is_dir() else [at.with_name(f"{name}.dcm")]:
+            if path.is_file():
+                header = pydicom.dcmread(path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+                found.setdefault(name, {})[str(header.SOPInstanceUID)] = path
+    return found
 
 
 def _datasets(objects: ResultObjects, volumes: dict[str, np.ndarray]) -> Iterator[tuple[str, str, Any]]:
