@@ -83,4 +83,6 @@ class Orthanc:
         from io import BytesIO
 
         address = f"http://127.0.0.1:{self.port}/instances"
-        return [pydicom.dcmread(BytesIO(requests.get(f"{address}/{i}/file", timeout=30).content)) for i in self.get("/instances")]
+        return [
+            pydicom.dcmread(BytesIO(requests.get(f"{address}/{i}/file", timeout=30).content)) for i in self.get("/instances")
+        ]

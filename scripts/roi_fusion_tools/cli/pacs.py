@@ -71,7 +71,9 @@ def pacs(
     if study is not None:
         print(_line(study, process_study(archive, Wanted(study, ct_study, mri_series, ct_series), output, predict)), flush=True)
         return
-    watch_studies(archive, lambda found: _taken(found, lambda: process_study(archive, Wanted(found), output, predict)), every_s, settled_s)
+    watch_studies(
+        archive, lambda found: _taken(found, lambda: process_study(archive, Wanted(found), output, predict)), every_s, settled_s
+    )
 
 
 def _taken(study: str, process: Callable[[], Any]) -> bool:

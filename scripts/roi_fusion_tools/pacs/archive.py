@@ -81,6 +81,7 @@ class Archive:
             try:
                 return ask()
             except requests.HTTPError as e:
+                assert e.response is not None  # raised for an answer
                 status, reason = e.response.status_code, e.response.reason
                 if status in (401, 403):
                     told = "a user and password are taken from the file .netrc"
@@ -104,11 +105,11 @@ class Archive:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-    def _all(self, what: str, tag: str, search: Callable[[dict[str, int]], list[Any]]) -> dict[str, Any]:
+    def _all(self, what: str, tag: str, search: Callable[[dict[str, Any]], list[Any]]) -> dict[str, Any]:
         """What a search finds by UID, page by page: a server may hold back what does not fit one, or know no pages at all."""
         found: dict[str, Any] = {}
         while True:
-            page = {"offset": len(found)} if found else {}
+            page: dict[str, Any] = {"offset": len(found)} if found else {}
             got = self._asked(what, lambda page=page: search(page))  # type: ignore[misc]
             if not isinstance(got, list) or not all(isinstance(item, dict) for item in got):
                 raise InputError(f"{self.url}: expected a DICOMweb server, got an answer of another kind")
@@ -119,7 +120,7 @@ class Archive:
 
     def studies(self) -> list[str]:
         """UIDs of the studies that hold CT and MR."""
-        asked = {"search_filters": {"ModalitiesInStudy": "MR"}, "fields": ["ModalitiesInStudy"]}
+        asked: dict[str, Any] = {"search_filters": {"ModalitiesInStudy": "MR"}, "fields": ["ModalitiesInStudy"]}
         found = self._all("list studies", "0020000D", lambda page: self._client.search_for_studies(**asked, **page))
         return sorted(uid for uid, s in found.items() if {"CT", "MR"} <= set(_values(s, "00080061")))
 
@@ -168,9 +169,8 @@ class Archive:
             refused = [i for i in answer.get("FailedSOPSequence") or []]
             if refused:
                 reason = refused[0].get("FailureReason", 0)
-                raise InputError(
-                    f"{self.url}: expected a server to store {len(group)} results, got {len(refused)} refused (reason {reason:#06x})"
-                )
+                came = f"{len(refused)} refused (reason {reason:#06x})"
+                raise InputError(f"{self.url}: expected a server to store {len(group)} results, got {came}")
 
 
 def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:

@@ -67,8 +67,8 @@ class Outcome:
 def process_study(archive: Archive, wanted: Wanted, output_dir: str | Path, predict: Predicts) -> Outcome:
     """Fetch MRI and CT of a study, fuse them, and store the results in the study.
 
-    Results have UIDs of their images, weights and settings: where the archive has the report, which comes last, nothing is done;
-    where it has a part, the rest is sent. Results that an earlier try left in `output_dir` are not computed again.
+    Results have UIDs of their images, weights and settings: where the archive has the report, which comes last, nothing is
+    done; where it has a part, the rest is sent. Results that an earlier try left in `output_dir` are not computed again.
 
     Args:
         archive: that has the study.

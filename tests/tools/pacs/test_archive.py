@@ -71,7 +71,7 @@ def test_images_that_do_not_come_are_told(orthanc: Orthanc, tmp_path: Path) -> N
     orthanc.put(dicom_series(tmp_path / "mr", ARRAY, AFFINE, "MR"))
     archive = Archive(orthanc.url)
     (offer,) = archive.series("1.2.3.4")
-    with pytest.raises(InputError, match="expected 5 images of series .*, got 4"):
+    with pytest.raises(InputError, match=r"expected 5 images of series .*, got 4"):
         archive.fetch("1.2.3.4", Offer(offer.uid, "MR", 5), tmp_path / "fetched")
 
 

@@ -110,9 +110,7 @@ def test_a_result_is_there_once(study: Orthanc, tmp_path: Path) -> None:
     assert len(study.images()) == before
 
 
-def test_a_server_that_dies_in_between_gets_the_rest(
-    study: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_dies_in_between_gets_the_rest(study: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends when the fused series is stored, stays away, and a second call sends what is missing without the network."""
     network, archive = Network(), Archive(study.url, patience_s=1)
     store = Archive.store
