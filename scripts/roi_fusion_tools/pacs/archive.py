@@ -81,8 +81,8 @@ class Archive:
             try:
                 return ask()
             except requests.HTTPError as e:
-                assert e.response is not None  # raised for an answer
-                status, reason = e.response.status_code, e.response.reason
+                answer: Any = e.response  # there is one, as this error is raised for it
+                status, reason = answer.status_code, answer.reason
                 if status in (401, 403):
                     told = "a user and password are taken from the file .netrc"
                     raise InputError(f"{self.url}: expected the right to {what}, got {status} {reason}; {told}") from None
