@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import roi_fusion
-from conftest import BUNDLE
 from dicom_study import complete
 from helpers import pair_of
 from in_process import run_bundle
@@ -47,8 +46,8 @@ def study(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_a_bundle_run_writes_dicom(study: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
-    knobs = {**FAST, "mri": str(study[0]), "ct": str(study[1]), "output_dir": str(tmp_path), "checkpoint": str(weights)}
-    run_bundle(BUNDLE / "configs" / "inference.json", **knobs, dicom=True)
+    knobs = {**FAST, "mri": study[0], "ct": study[1], "output_dir": tmp_path, "checkpoint": weights, "dicom": True}
+    run_bundle("--config_file", "configs/inference.json", *(w for k, v in knobs.items() for w in (f"--{k}", str(v))))
     (folder,) = tmp_path.glob("*/dicom")
     seg = pydicom.dcmread(folder / "lesion.dcm")
     lesion = np.asarray(nib.load(folder.parent / "lesion.nii.gz").dataobj)
