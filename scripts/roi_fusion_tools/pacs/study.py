@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 class Predicts(Protocol):
     """What of a :class:`~roi_fusion.engine.prediction.Predictor` is needed here."""
 
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """What results depend on beside the images: the weights and the knobs."""
 
     def __call__(self, mri_path: str | Path | None, ct_path: str | Path | None, output_dir: str | Path | None) -> Any: ...
 
