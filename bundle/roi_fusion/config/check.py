@@ -102,6 +102,7 @@ STRUCTURE = {
     "key_metric",
     "additional_metrics",
     "report",
+    "resume_cases",
     "best_writer",
     "replica",
     "save_execute_config",

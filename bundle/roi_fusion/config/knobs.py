@@ -64,6 +64,9 @@ KNOBS: dict[str, Knob] = {
     "verbose": Knob(
         "bool", False, "true shows all options, and everything that MONAI, ignite and MLflow log, with its time", where=_BOTH
     ),
+    "overwrite": Knob(
+        "bool", False, "true computes all cases anew; otherwise those with a matching result are skipped", where="inference"
+    ),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
     "resume_changed": Knob("bool", False, "true resumes although cases were added, removed or changed since"),
     "initial_weights": Knob(

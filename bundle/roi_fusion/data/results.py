@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,21 @@ from monai.data import MetaTensor
 
 from ..values import read_json, write_json
 
-__all__ = ["RESULT_FILES", "mark_stale", "read_result", "result_folders", "save_case", "versions", "write_volume"]
+__all__ = [
+    "CASE_TABLE",
+    "RESULT_FILES",
+    "mark_stale",
+    "read_case_table",
+    "read_result",
+    "result_folders",
+    "save_case",
+    "versions",
+    "write_case_table",
+    "write_volume",
+]
+
+#: File of a case's folder with its rows of the table, exact, and what they were made of. Written last of all.
+CASE_TABLE = "metrics.json"
 
 #: Keys of ``result.json`` that are paths, written as seen from its folder.
 _PATHS = ("mri", "ct")
@@ -75,7 +90,8 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
         write_volume(scratch / f"{stem}.nii.gz", result[key], dtype)
     write_json(scratch / "result.json", {**facts, **_paths(facts, lambda path: _from_folder(path, folder))})
     folder.mkdir(exist_ok=True)
-    (folder / "result.json").unlink(missing_ok=True)
+    for name in (CASE_TABLE, "result.json"):
+        (folder / name).unlink(missing_ok=True)
     for name in (*(f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()), "result.json"):
         os.replace(scratch / name, folder / name)
     scratch.rmdir()
@@ -111,6 +127,24 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     """``result.json`` of a case's folder, ``mri`` and ``ct`` as absolute paths; None where there is none that can be read."""
     facts, here = _read(folder), os.path.realpath(folder)
     return None if facts is None else {**facts, **_paths(facts, lambda path: os.path.normpath(os.path.join(here, path)))}
+
+
+def write_case_table(folder: str | Path, rows: Sequence[Mapping[str, Any]], made_of: Mapping[str, Any] | None) -> None:
+    """Write :data:`CASE_TABLE`. Numbers that are not finite, which JSON lacks, become ``{"number": "nan"}``."""
+    exact = [
+        {k: {"number": str(v)} if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows
+    ]
+    write_json(Path(folder) / CASE_TABLE, {"made_of": made_of, "rows": exact})
+
+
+def read_case_table(folder: str | Path) -> dict[str, Any] | None:
+    """``{"made_of", "rows"}`` as :func:`write_case_table` was given them; None where there is none that can be read."""
+    try:
+        found = read_json(Path(folder) / CASE_TABLE)
+        rows = [{k: float(v["number"]) if isinstance(v, dict) else v for k, v in r.items()} for r in found["rows"]]
+        return {"made_of": found["made_of"], "rows": rows} if all({"case", "method"} <= set(r) for r in rows) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def mark_stale(folder: str | Path, why: str) -> None:

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "inferer",
         "prediction",
         "progress",
+        "resume",
         "run_record",
         "tracking",
         "tracking_model",

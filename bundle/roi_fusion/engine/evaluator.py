@@ -288,10 +288,12 @@ def require_results(evaluator: Any, dataset: Any, output_dir: str | Path) -> Non
     """
     errors = dict(getattr(dataset, "errors", {}))
     done = len({r["case"] for r in getattr(evaluator.state, "case_rows", [])})
-    if not done:
+    skipped = int(getattr(dataset, "skipped", 0))
+    if not done and not skipped:
         raise InputError(next(iter(errors.values()), "expected at least one usable case, got none"))
     folder = Path(output_dir)
     why = f" (why: {short_path(folder / 'errors.json')})" if errors else ""
-    logger.info("%d case%s done, %d refused%s", done, "s" if done > 1 else "", len(errors), why)
+    earlier = f", {skipped} done before" if skipped else ""
+    logger.info("%d case%s done%s, %d refused%s", done, "" if done == 1 else "s", earlier, len(errors), why)
     tables = [short_path(folder / n) for n in ("metrics.csv", "summary.json") if (folder / n).is_file()]
     logger.info("results: %s  tables: %s", short_path(folder), ", ".join(tables) or "none")

@@ -18,10 +18,10 @@ from ..core.facts import facts_of
 from ..data.cases import case_name, name_of
 from ..data.history import read_history
 from ..data.plausibility import lesion_sentence
-from ..data.results import mark_stale, read_result, result_folders, save_case, versions
+from ..data.results import mark_stale, read_result, result_folders, save_case, versions, write_case_table
 from ..data.transforms.loading import file_of
 from ..data.transforms.plausibility import warnings_of
-from ..metrics.table import read_rows, write_rows, write_tables
+from ..metrics.table import folder_rows, read_rows, write_rows, write_tables
 from ..values import PREDICTION_CHANNELS, is_first_rank, printable, whole_file, write_json
 from .evaluator import _has_file, _voxel_ml, mask_names
 from .handlers import count_at_bounds
@@ -31,6 +31,8 @@ from .weights import public_record, record_of
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
+
+    from .resume import Resume
 
 __all__ = ["ErrorsWriter", "HistoryWriter", "ResultWriter", "TableWriter"]
 
@@ -42,10 +44,15 @@ class TableWriter:
 
     Rows of other cases that an earlier run left there stay as long as their results do: the tables are of what lies in the
     folder. ``checkpoint`` tells rows of different weights apart.
+
+    Args:
+        output_dir: folder of results.
+        resume: with it, each case's folder gets its rows and what they were made of, so that a later run can skip the case.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
-        self.output_dir = Path(output_dir)
+    def __init__(self, output_dir: str | Path, resume: Resume | None = None) -> None:
+        self.output_dir, self.resume = Path(output_dir), resume
+        self._noted: set[str] = set()
         self._earlier: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -55,17 +62,33 @@ class TableWriter:
 
     def _start(self, engine: Engine) -> None:
         there = {printable(folder.name) for folder in result_folders(self.output_dir)}
-        self._earlier = [r for r in read_rows(self.output_dir) if r["case"] in there] if is_first_rank() else []
+        self._noted = set()
+        self._earlier = []
+        if is_first_rank():
+            exact = folder_rows(self.output_dir)
+            known = {printable(r["case"]) for r in exact}
+            self._earlier = exact + [r for r in read_rows(self.output_dir) if r["case"] in there - known]
 
     def _rows(self, engine: Engine) -> list[dict[str, Any]]:
         digest = str(record_of(engine.network).get("sha256", ""))[:12] if hasattr(engine, "network") else ""
         rows = [{**r, **({"checkpoint": digest} if digest else {})} for r in getattr(engine.state, "case_rows", [])]
         done = {printable(r["case"]) for r in rows} | _stale_cases(self.output_dir)
-        return [r for r in self._earlier if r["case"] not in done] + rows
+        rows = [r for r in self._earlier if printable(r["case"]) not in done] + rows
+        return sorted(rows, key=lambda r: printable(r["case"])) if self.resume is not None else rows
+
+    def _note(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for case in {r["case"] for r in rows} - self._noted if self.resume is not None else ():
+            assert self.resume is not None
+            own = [r for r in rows if r["case"] == case]
+            write_case_table(self.output_dir / case, own, self.resume.stamp(case))
+            self._noted.add(case)
 
     def _append(self, engine: Engine) -> None:
         if is_first_rank() and getattr(engine.state, "case_rows", []):
-            write_rows(self.output_dir, self._rows(engine))
+            rows = self._rows(engine)
+            tried = {r["case"] for r in engine.state.case_rows}  # type: ignore[attr-defined]
+            self._note([r for r in rows if r["case"] in tried])
+            write_rows(self.output_dir, rows)
 
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank():

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from scipy import stats
 
+from ..data.results import read_case_table, read_result, result_folders
 from ..values import printable, whole_file, write_json
 
-__all__ = ["mean_of", "means_by_column", "read_rows", "summarise", "write_rows", "write_tables"]
+__all__ = ["folder_rows", "mean_of", "means_by_column", "read_rows", "summarise", "write_rows", "write_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,13 @@ def read_rows(output_dir: str | Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as e:
         logger.warning("%s: expected a table of metrics, got one that cannot be read (%s): it is written anew", path, e)
         return []
+
+
+def folder_rows(output_dir: str | Path) -> list[dict[str, Any]]:
+    """The exact rows of the finished cases of a folder, by case, as their own folders hold them; none of stale results."""
+    tables = ((folder, read_case_table(folder)) for folder in result_folders(output_dir))
+    found = [(folder, table["rows"]) for folder, table in tables if table is not None]
+    return [row for folder, rows in found if not (read_result(folder) or {"stale": True}).get("stale") for row in rows]
 
 
 def write_rows(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
