@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -53,7 +53,7 @@ class Resume:
         self, dataset: Any, output_dir: str | Path, overwrite: bool | str = False, settings: str | None = None
     ) -> None:
         self.dataset, self.output_dir, self.overwrite = dataset, Path(output_dir), as_bool("overwrite", overwrite)
-        self.settings = settings or settings_digest(dict(calling_parser().config))
+        self.settings = settings or settings_digest(cast(dict[str, Any], calling_parser().config))
         self._seen: dict[str, dict[str, dict[str, Any]]] = {}
         self._network: torch.nn.Module | None = None
 
