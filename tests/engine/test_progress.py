@@ -53,7 +53,7 @@ class Terminal(io.StringIO):
                 "lesion_ml_interval": None,
                 "outside_training": [
                     "slices of 12.0 mm (known: 3.0 to 6.0 mm)",
-                    "the contrast (2.1 times as far from known cases as these are from each other)",
+                    "the contrast (2.1 times the distance between known cases)",
                 ],
             },
             "lesion 12.4 mL, no interval  not to be relied on, outside training: slices of 12.0 mm, the contrast",
