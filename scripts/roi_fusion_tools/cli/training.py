@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -45,9 +46,13 @@ def train(
     expect_there(**{n: knobs.get(n) for n in ("resume", "initial_weights", "label_maps", "lesions")})
     configs = ["train", *(["synthesis"] if synthesis else []), *(["multi_gpu_train"] if "LOCAL_RANK" in os.environ else [])]
     data = {} if dataset_dir is None else {"dataset_dir": dataset_dir}
+    from roi_fusion.values import is_first_rank
+
     from .bundle import run_bundle
 
     run_bundle(configs, {"output_dir": output, **data, **knobs}, tracking=tracking)
+    if dataset_dir is not None and is_first_rank():
+        print(f"next: {shlex.join(['roi-fusion', 'evaluate', '--dataset_dir', dataset_dir, '--run_dir', output])}", flush=True)
 
 
 @with_knobs("train", "evaluate", without=("evaluation_dir", "resume", "initial_weights", "publish_dir", "max_epochs"))

@@ -60,10 +60,11 @@ def test_what_the_data_get_wrong_is_one_sentence(tmp_path: Path) -> None:
     assert text.strip().splitlines()[-1].startswith("error: ")
 
 
-def test_a_training_may_start_from_the_shipped_weights_wherever_these_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_may_start_from_the_shipped_weights_and_names_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     turned: list[dict] = []
     monkeypatch.setattr(bundle, "run_bundle", lambda configs, knobs, tracking: turned.append(knobs))
     run_cli("train", "--dataset_dir", ".", "--output", "run", "--initial_weights", "shipped")
-    run_cli("train", "--dataset_dir", ".", "--output", "run")
+    text = run_cli("train", "--dataset_dir", ".", "--output", "a run")
+    assert "next: roi-fusion evaluate --dataset_dir . --run_dir 'a run'" in text
     assert Path(turned[0]["initial_weights"]) == BUNDLE / "models" / "model.pt"
     assert "initial_weights" not in turned[1]
