@@ -66,17 +66,15 @@ test-slow: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 # MONAI Label has an environment of its own: it needs older packages. torch goes first here too; monailabel without its own
-# requirements, because one of them (sam2) builds against a torch of its own choice and is not used (see label_requirements.py).
+# requirements, because one of them (sam2) builds against a torch of its own choice and is not used; the extra lists the others.
 LABEL := .venv-label
 LABEL_STAMP := $(LABEL)/.installed
 
-$(LABEL_STAMP): constraints-label.txt pyproject.toml setup.py scripts/label_requirements.py
+$(LABEL_STAMP): constraints-label.txt pyproject.toml setup.py
 	test -x $(LABEL)/bin/python || $(PYTHON) -m venv $(LABEL)
 	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt torch
 	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --no-deps monailabel
-	$(LABEL)/bin/python scripts/label_requirements.py > $(LABEL)/requirements.txt
-	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --requirement $(LABEL)/requirements.txt
-	$(LABEL)/bin/pip install --quiet --no-deps --editable .
+	$(LABEL)/bin/pip install --quiet --constraint constraints-label.txt --editable ".[label]"
 	$(LABEL)/bin/python tests/torchvision_shim.py
 	touch $(LABEL_STAMP)
 

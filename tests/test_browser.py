@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from browser import open_page
+from browser import open_in_real_time, open_page
 from helpers import result_folder
 from roi_fusion.metrics.table import write_tables
 from roi_fusion.report.page import write_report
@@ -152,7 +152,20 @@ def test_the_list_of_a_thousand_patients_is_light_and_sorts(tmp_path: Path, tiny
     found = open_page(page, script)
     assert quiet(found)
     assert (found["largest"], found["shown"]) == ("case_0857", 1)
-    assert found["lazy"]  # seen only by its attribute: headless Chromium reads all pictures at once
+    assert found["lazy"]
+
+    read = "[...document.images].filter((i) => i.complete && i.naturalWidth).length"
+    script = f"""
+      const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+      await wait(1500);
+      const atFirst = {read};
+      scrollTo(0, document.documentElement.scrollHeight);
+      for (let n = 0; n < 100 && {read} === atFirst; n++) await wait(100);
+      return [atFirst, {read}];
+    """
+    at_first, below = open_in_real_time(page, script, profile=tmp_path / "profile")
+    assert 5 <= at_first < 100  # those in view and a little below
+    assert at_first < below < 200
 
 
 @pytest.mark.parametrize("width", [1280, 1920])

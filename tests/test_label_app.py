@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,12 @@ def connect(self, address, _connect=socket.socket.connect):
     return _connect(self, address)
 socket.socket.connect = connect
 """
+
+
+def test_the_extra_lists_what_monailabel_needs_without_sam2() -> None:
+    needed = {r for r in requires("monailabel") or [] if "extra ==" not in r}
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["label"]
+    assert {r.split(">")[0] for r in needed - set(extra)} == {"sam2"}
 
 
 class Server:

@@ -40,7 +40,8 @@ class Terminal(io.StringIO):
         ({}, "lesion 12.4 mL (8.1–17.0)"),
         ({"warnings": ["a"]}, "lesion 12.4 mL (8.1–17.0)  1 warning"),
         ({"warnings": ["a", "b"]}, "lesion 12.4 mL (8.1–17.0)  2 warnings"),
-        ({"lesion_ml": 0.0, "lesion_ml_interval": [0.0, 0.134]}, "lesion 0.0 mL (0.0–0.13)"),
+        ({"lesion_ml": 0.0, "lesion_ml_interval": [0.0, 0.134]}, "no lesion found (0.0–0.13 mL)"),
+        ({"lesion_ml": 0.0, "lesion_ml_interval": None}, "no lesion found, no interval"),
         ({"lesion_ml": 0.04, "lesion_ml_interval": None}, "lesion 0.04 mL, no interval"),
         (
             {"lesion_ml": None, "lesion_ml_interval": None, "lesion_ml_interval_note": "a part of the brain was not seen"},
@@ -52,10 +53,10 @@ class Terminal(io.StringIO):
                 "lesion_ml_interval": None,
                 "outside_training": [
                     "slices of 12.0 mm (known: 3.0 to 6.0 mm)",
-                    "the contrast (2.1 times as far from known cases as these lie apart)",
+                    "the contrast (2.1 times the distance between known cases)",
                 ],
             },
-            "lesion 12.4 mL, no interval  outside training: slices of 12.0 mm, the contrast",
+            "lesion 12.4 mL, no interval  not to be relied on, outside training: slices of 12.0 mm, the contrast",
         ),
     ],
 )

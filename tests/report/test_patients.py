@@ -29,6 +29,12 @@ from roi_fusion.report.patients import patient_of, pictures_of
             "none found, part of the brain was not seen",
             "–",
         ),
+        ({"lesion_ml": 0.0, "lesion_ml_interval": [0.0, 0.1]}, "none found", "0.00–0.10 mL"),
+        (
+            {"lesion_ml": 0.0, "lesion_ml_interval": None, "lesion_ml_interval_note": "long", "outside_training": ["contrast"]},
+            "none found",
+            "none: outside of training",
+        ),
     ],
 )
 def test_a_volume_or_why_there_is_none(facts: dict, lesion: str, interval: str, tmp_path: Path, tiny_dataset: Path) -> None:
@@ -51,6 +57,12 @@ def test_warnings_name_files_not_folders(tmp_path: Path, tiny_dataset: Path) -> 
         "ct.nii.gz: the CT ends inside the brain",
     ]
     assert found.outside == ["slices 9 mm apart"]
+
+
+def test_a_missing_image_is_told_once(tmp_path: Path, tiny_dataset: Path) -> None:
+    facts = {"missing": "ct", "warnings": ["no CT: the lesion is sought in the MRI alone"]}
+    found = patient_of(result_folder(tmp_path, tiny_dataset, "phantom_0000", facts))
+    assert found.warnings == ["no CT: the lesion is sought in the MRI alone"]
 
 
 def test_the_reference_is_there_only_where_one_was_measured(tmp_path: Path, tiny_dataset: Path) -> None:

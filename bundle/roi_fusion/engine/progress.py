@@ -43,6 +43,8 @@ def _lesion(facts: Mapping[str, Any]) -> str:
     volume, interval = facts["lesion_ml"], facts.get("lesion_ml_interval")
     if volume is None:
         return f"lesion not measured: {facts.get('lesion_ml_interval_note') or 'no reason noted'}"
+    if volume == 0 and not facts.get("lesion_ml_is_lower_bound"):
+        return f"no lesion found ({_ml(interval[0])}–{_ml(interval[1])} mL)" if interval else "no lesion found, no interval"
     if interval:
         return f"lesion {_ml(volume)} mL ({_ml(interval[0])}–{_ml(interval[1])})"
     if facts.get("lesion_ml_is_lower_bound"):
@@ -68,7 +70,7 @@ def case_line(facts: Mapping[str, Any], seconds: float, *, width: int = 0, dice:
         parts.append(f"Dice {dice:.2f}")
     if facts.get("outside_training"):
         names = [sentence.split(" (known")[0] for sentence in facts["outside_training"]]
-        parts.append("outside training: " + ", ".join(n.split(" (")[0] for n in names))
+        parts.append("not to be relied on, outside training: " + ", ".join(n.split(" (")[0] for n in names))
     count = len(facts.get("warnings") or ())
     if count:
         parts.append(f"{count} warning{'s' if count > 1 else ''}")

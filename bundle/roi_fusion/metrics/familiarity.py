@@ -92,7 +92,7 @@ def outside_training(case: CaseSignature, known: Mapping[str, Any] | None) -> li
     for name, words in _VECTORS.items():
         ratio = _strangeness(np.asarray(getattr(case, name), np.float32), known["vectors"][name])
         if ratio > 1:
-            out.append(f"{words} ({ratio:.1f} times as far from known cases as these lie apart)")
+            out.append(f"{words} ({ratio:.{0 if ratio >= 10 else 1}f} times the distance between known cases)")
     return out
 
 

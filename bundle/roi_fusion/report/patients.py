@@ -103,9 +103,12 @@ def _lesion(facts: Mapping[str, Any]) -> tuple[str, str]:
     bound = bool(facts.get("lesion_ml_is_lower_bound"))
     if volume is None:
         return "none found, part of the brain was not seen" if bound else "not measured", "–"
-    words = f"{volume:.2f} mL or more, part of the brain was not seen" if bound else f"{volume:.2f} mL"
+    words = "none found" if volume == 0 else f"{volume:.2f} mL"
+    words += " or more, part of the brain was not seen" if bound else ""
     if interval:
         return words, f"{interval[0]:.2f}–{interval[1]:.2f} mL"
+    if facts.get("outside_training"):  # these are told one by one beside it
+        return words, "none: outside of training"
     why = facts.get("lesion_ml_interval_note") or (
         "part of the brain was not seen" if bound else "the weights were not calibrated"
     )
@@ -114,9 +117,10 @@ def _lesion(facts: Mapping[str, Any]) -> tuple[str, str]:
 
 def _warnings(facts: Mapping[str, Any]) -> list[str]:
     stale = [f"These results are {facts['stale']}"] if facts.get("stale") else []
-    missing = [f"Made WITHOUT the {str(facts['missing']).upper()}"] if facts.get("missing") else []
     folders = [f"{Path(facts[image]).parent}{os.sep}" for image in ("mri", "ct") if facts.get(image)]
     said = [str(w) for w in facts.get("warnings") or []]
+    absent = str(facts.get("missing") or "").upper()
+    missing = [f"Made WITHOUT the {absent}"] if absent and not any(w.startswith(f"no {absent}:") for w in said) else []
     for folder in folders:  # where the images lie is told below; here it is in the way of reading
         said = [w.replace(folder, "") for w in said]
     return [printable(w) for w in (*stale, *missing, *said)]

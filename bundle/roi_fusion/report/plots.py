@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..data.grids import spacing_mm
 from ..data.io import read_volume
@@ -164,6 +165,7 @@ def history_figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
             ax.axhline(level, linestyle="--", linewidth=1, color="gray")
             ax.annotate(name, (0.01, level), xycoords=("axes fraction", "data"), fontsize=7, va="bottom", color="gray")
         ax.set(title=title, xlabel="epoch", yscale="log" if log else "linear")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
         if series:
             ax.legend(fontsize=7)

@@ -70,13 +70,16 @@ def explore(dataset_dir: str, output: str | None = None) -> None:
         roi-fusion explore cases
     """
     expect_there(dataset_dir=dataset_dir)
-    from tqdm import tqdm
-
+    from roi_fusion.console import progress_bar
     from roi_fusion.data.cases import find_cases
     from roi_fusion_tools.explore import FLAGS, look_at_case
     from roi_fusion_tools.explore_page import write_exploration
 
-    found = [look_at_case(c) for c in tqdm(find_cases(dataset_dir), desc="cases", unit="case")]
+    cases, found = find_cases(dataset_dir), []
+    with progress_bar(len(cases), "exploring", "case") as bar:
+        for case in cases:
+            found.append(look_at_case(case))
+            bar.update()
     folder = Path(output or dataset_dir)
     summary = write_exploration(found, folder, f"Data set {Path(dataset_dir).resolve().name}")
     lesions = summary["lesions"]
@@ -168,8 +171,7 @@ def paint(
         roi-fusion paint --output unseen --num_cases 12
     """
     expect_there(label_maps=label_maps, lesions=lesions)
-    from tqdm import tqdm
-
+    from roi_fusion.console import progress_bar
     from roi_fusion.data.synthesis.unseen import write_cases
 
     drawn = write_cases(
@@ -182,7 +184,11 @@ def paint(
         seed=seed,
         misregistration_mm=misregistration_mm,
     )
-    count = sum(1 for _ in tqdm(drawn, total=num_cases, desc="heads", unit="head"))
+    count = 0
+    with progress_bar(num_cases, "painting", "head") as bar:
+        for _ in drawn:
+            count += 1
+            bar.update()
     print(f"{count} cases in {output}")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,8 @@ def train(
 ) -> None:
     """Train on a folder of cases, or on heads painted from label maps.
 
-    Under torchrun it trains on several GPUs: torchrun --nproc_per_node=2 -m roi_fusion_tools.cli train and the same options.
+    It starts from nothing, or from the weights that come with ROI Fusion: --initial_weights shipped. Under
+    torchrun it trains on several GPUs: torchrun --nproc_per_node=2 -m roi_fusion_tools.cli train and the same options.
 
     Args:
         output: folder of the training: model.pt (best weights), last.pt (to resume from), history.jsonl, report.html and more.
@@ -32,18 +34,25 @@ def train(
 
     Example:
         roi-fusion train --dataset_dir cases --output run --max_epochs 100
+        roi-fusion train --dataset_dir cases --output run --initial_weights shipped
         roi-fusion train --synthesis --label_maps heads.npz --lesions lesions.npz --output run
     """
     if dataset_dir is None and not synthesis:
         raise InputError("train: expected --dataset_dir, or --synthesis to paint heads, got neither")
     knobs_elsewhere(knobs, synthesis=synthesis, tracking=tracking)
+    if knobs.get("initial_weights") == "shipped":  # where a wheel keeps them is nothing to look for
+        knobs["initial_weights"] = str(BUNDLE_ROOT / "models" / "model.pt")
     expect_there(dataset_dir=None if synthesis else dataset_dir)
     expect_there(**{n: knobs.get(n) for n in ("resume", "initial_weights", "label_maps", "lesions")})
     configs = ["train", *(["synthesis"] if synthesis else []), *(["multi_gpu_train"] if "LOCAL_RANK" in os.environ else [])]
     data = {} if dataset_dir is None else {"dataset_dir": dataset_dir}
+    from roi_fusion.values import is_first_rank
+
     from .bundle import run_bundle
 
     run_bundle(configs, {"output_dir": output, **data, **knobs}, tracking=tracking)
+    if dataset_dir is not None and is_first_rank():
+        print(f"next: {shlex.join(['roi-fusion', 'evaluate', '--dataset_dir', dataset_dir, '--run_dir', output])}", flush=True)
 
 
 @with_knobs("train", "evaluate", without=("evaluation_dir", "resume", "initial_weights", "publish_dir", "max_epochs"))

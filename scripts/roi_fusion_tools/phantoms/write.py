@@ -14,8 +14,8 @@ from typing import Any
 
 import nibabel as nib
 import torch
-from tqdm import tqdm
 
+from roi_fusion.console import progress_bar
 from roi_fusion.data.lesions import PackedLesions
 from roi_fusion.errors import InputError
 
@@ -90,9 +90,9 @@ def write_phantoms(
 
 def make_phantoms(output_dir: str | Path, num_cases: int, config: PhantomConfig, **how: Any) -> None:
     """:func:`write_phantoms` to its end, with a progress bar."""
-    cases = write_phantoms(output_dir, num_cases, config, **how)
-    for _ in tqdm(cases, total=num_cases, desc=Path(output_dir).name, unit="case"):
-        pass
+    with progress_bar(num_cases, "phantoms", "case") as bar:
+        for _ in write_phantoms(output_dir, num_cases, config, **how):
+            bar.update()
 
 
 def _write_case(

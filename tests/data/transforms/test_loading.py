@@ -71,11 +71,11 @@ class TestCheckVolumes:
     @pytest.mark.parametrize(
         ("key", "array", "sentence"),
         [
-            ("image", np.full((6, 6, 3), 7.0), "a.nii.gz: expected a MRI with contrast, got one constant value (7)"),
+            ("image", np.full((6, 6, 3), 7.0), "a.nii.gz: expected an MRI with contrast, got one constant value (7)"),
             (
                 "image",
                 np.array([[[1.0, np.nan], [0.0, np.inf]]]),
-                "a.nii.gz: expected finite values, got a MRI with 2 NaN or infinite",
+                "a.nii.gz: expected finite values, got an MRI with 2 NaN or infinite",
             ),
             ("ct", np.linspace(0, 1, 8).reshape(2, 2, 2), "CT in HU (air near -1000, bone above 300), got values from 0 to 1"),
             ("ct", np.linspace(0, 4095, 8).reshape(2, 2, 2), "got values from 0 to 4095"),

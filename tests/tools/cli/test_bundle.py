@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import BUNDLE
 from helpers import pair_of
 from in_process import run_bundle as run_monai
 from in_process import run_cli
+from roi_fusion_tools.cli import bundle
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,13 @@ def test_what_the_data_get_wrong_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     text = run_cli("predict", "--dataset_dir", "empty", "--output", "o", cwd=tmp_path, ok=False)
     assert text.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_a_training_may_start_from_the_shipped_weights_and_names_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[dict] = []
+    monkeypatch.setattr(bundle, "run_bundle", lambda configs, knobs, tracking: turned.append(knobs))
+    run_cli("train", "--dataset_dir", ".", "--output", "run", "--initial_weights", "shipped")
+    text = run_cli("train", "--dataset_dir", ".", "--output", "a run")
+    assert "next: roi-fusion evaluate --dataset_dir . --run_dir 'a run'" in text
+    assert Path(turned[0]["initial_weights"]) == BUNDLE / "models" / "model.pt"
+    assert "initial_weights" not in turned[1]

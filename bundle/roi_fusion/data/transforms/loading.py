@@ -168,17 +168,18 @@ class CheckVolumesd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             volume, where, what = d[key], file_of(d[key], str(key)), _NAMES.get(str(key), str(key))
+            named = f"{'an' if what == 'MRI' else 'a'} {what}"
             if volume.ndim != 4 or volume.shape[0] != 1:
                 shape = list(volume.shape[1:]) + ([volume.shape[0]] if volume.shape[0] != 1 else [])
                 raise InputError(f"{where}: expected a 3-D {what}, got shape {shape}")
             if not bool(torch.isfinite(volume).all()):
                 count = int((~torch.isfinite(volume)).sum())
-                raise InputError(f"{where}: expected finite values, got a {what} with {count} NaN or infinite voxels")
+                raise InputError(f"{where}: expected finite values, got {named} with {count} NaN or infinite voxels")
             low, high = float(volume.min()), float(volume.max())
             if key in self.mask_keys:
                 d[key] = self._check_mask(volume, where, what, empty_ok=key not in self.never_empty)
             elif low == high:
-                raise InputError(f"{where}: expected a {what} with contrast, got one constant value ({low:g})")
+                raise InputError(f"{where}: expected {named} with contrast, got one constant value ({low:g})")
             elif key == self.ct_key and (low > -200 or high < 300):
                 raise InputError(
                     f"{where}: expected CT in HU (air near -1000, bone above 300), got values from {low:g} to {high:g}"
