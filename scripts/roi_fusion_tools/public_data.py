@@ -59,8 +59,8 @@ PUBLIC_SETS: dict[str, PublicSet] = {
         "auto",
         (*_ISLES, "lesion_f1_iou_50"),
         "The public cases are the challenge's training set; its test set of 98 is hidden. Its methods predict the "
-        "final infarct from the CT, CT angiography and perfusion of admission, this one from the plain CT; with the MRI of days "
-        "later (--images pair or mri) it is another, easier task.",
+        "final infarct from the CT, CT angiography and perfusion of admission, this one from the plain CT; with the MRI of "
+        "days later (--images pair or mri) it is another, easier task.",
     ),
     "apis": PublicSet(
         "APIS",
@@ -195,7 +195,12 @@ def _shown(value: float | None) -> str:
 def table_text(content: Mapping[str, Any]) -> str:
     """The table of a set in Markdown: a row a metric, and below it what was left out and what it may be compared with."""
     scored = len({row["case"] for row in content["cases"]})
-    lines = [f"{content['title']}: {scored} cases scored", "", "| metric | cases | mean ± sd | median |", "|---|---|---|---|"]
+    lines = [
+        f"{content['title']}: {scored} case{'s' if scored != 1 else ''} scored",
+        "",
+        "| metric | cases | mean ± sd | median |",
+        "|---|---|---|---|",
+    ]
     for metric, s in content["metrics"].items():
         spread = "" if s["sd"] is None else f" ± {s['sd']:g}"
         lines.append(f"| {metric} | {s['cases']} | {_shown(s['mean'])}{spread} | {_shown(s['median'])} |")

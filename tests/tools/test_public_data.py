@@ -61,7 +61,7 @@ def test_each_tree_becomes_a_table_by_one_command(
     assert list(content["metrics"]) == list(known.metrics)
     assert 0.3 < content["metrics"]["dice"]["mean"] < 1
     text = (out / f"{name}.md").read_text()
-    assert text.startswith(f"{known.title}: {scored} cases scored\n")
+    assert text.startswith(f"{known.title}: {scored} case")
     assert text.strip() in capsys.readouterr().out
     files = {p.name for p in (out / "cases" / names[-1]).iterdir()}
     assert f"{known.images}.nii.gz" in files
@@ -86,7 +86,7 @@ def test_a_case_that_cannot_be_read_costs_one_sentence(pair: Pair, tmp_path: Pat
     assert list(content["refused"]) == ["sub-strokecase0001"]
     text = (tmp_path / "out" / "isles22.md").read_text()
     assert "Refused, not scored (1; a challenge counts such a case as its worst)" in text
-    with pytest.raises(InputError, match="name: expected one of isles22, .*, got 'isles17'"):
+    with pytest.raises(InputError, match=r"name: expected one of isles22, .*, got 'isles17'"):
         evaluate_public("isles17", str(tmp_path), output=str(tmp_path / "x"))
 
 

@@ -204,7 +204,8 @@ def _case(name: str, subject: str, files: Sequence[_File], contrast: str, images
             return case
         if not found:
             kind = f"{wanted.upper()} " if role == "mri" and contrast != "auto" else ""
-            case.refused = f"{name}: expected {'a' if role == 'ct' else _article(kind)} {kind}{role.upper()}, found none but: {_listed(files)}"
+            missing = "a CT" if role == "ct" else f"{_article(kind)} {kind}MRI"
+            case.refused = f"{name}: expected {missing}, found none but: {_listed(files)}"
             return case
         setattr(case, role, found[0].path)
     case.contrast = wanted if case.mri is not None else ""

@@ -101,7 +101,7 @@ class Found:
         """One line on what was found."""
         good = [c for c in self.cases if c.refused is None]
         contrasts = Counter(c.contrast or "MRI of unknown contrast" for c in good)
-        what = "cases" if any(c.alone for c in good) else "pairs"
+        what = ("case" if len(good) == 1 else "cases") if any(c.alone for c in good) else "pairs"
         parts = [f"{len(good)} {what} ({', '.join(f'{n} {k}' for k, n in sorted(contrasts.items()))})"]
         parts += [
             f"{sum(getattr(c, r) is not None for c in good)} with {ROLES[r]}"
