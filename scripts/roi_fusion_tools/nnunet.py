@@ -6,6 +6,7 @@ nnU-Net itself is not needed here; it is installed and run by its own commands (
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,32 +19,36 @@ from monai.transforms import Compose
 from roi_fusion.data.cases import CaseDataset, each_item, load_datalist
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.io import read_volume
-from roi_fusion.data.splits import by_subject
+from roi_fusion.data.splits import by_subject, read_splits
 from roi_fusion.data.transforms.geometry import MatchGridd
 from roi_fusion.data.transforms.loading import CheckVolumesd, LoadVolumesd
 from roi_fusion.errors import InputError
 from roi_fusion.metrics.lesion import LesionMetrics
 from roi_fusion.values import write_json
 
-__all__ = ["METHOD", "score_nnunet", "write_nnunet_dataset"]
+__all__ = ["METHOD", "export_dataset", "score_nnunet", "write_nnunet_dataset"]
 
 METHOD = "nnU-Net v2"
 
 
 _KEYS = ("image", "ct", "label")
+#: What nnU-Net calls the channels.
+_NAMES = {"image": "MRI", "ct": "CT"}
+
+logger = logging.getLogger(__name__)
 
 
-def _cases(cases: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, Any]]:
-    """MRI, CT and lesion mask on the MRI's grid, as the files hold them."""
-    loading = Compose(
-        [
-            LoadVolumesd(_KEYS),
-            CheckVolumesd(_KEYS),
-            MatchGridd(("ct", "label"), mode=("bilinear", "nearest"), padding_value=(-1024.0, 0.0)),
-        ]
-    )
+def _cases(
+    cases: Sequence[Mapping[str, str]], channels: Sequence[str] = _KEYS[:2], *, known: bool = True
+) -> Iterator[Mapping[str, Any]]:
+    """The images and the lesion mask on the grid of the first image, as the files hold them; `known`: each has a mask."""
+    keys, moved = (*channels, "label"), (*channels[1:], "label")
+    fill = {"ct": ("bilinear", -1024.0), "label": ("nearest", 0.0)}
+    modes, padding = zip(*(fill[k] for k in moved))
+    onto_one_grid = MatchGridd(moved, mode=modes, padding_value=padding, reference_key=channels[0])
+    loading = Compose([LoadVolumesd(keys), CheckVolumesd(keys), onto_one_grid])
     for item in each_item(CaseDataset([dict(c) for c in cases], loading, cache=False)):
-        if "label" not in item:
+        if known and "label" not in item:
             raise InputError(f"{item['case']}: expected a lesion_mask, there is none")
         yield item
 
@@ -69,9 +74,51 @@ def write_nnunet_dataset(
         The data set's folder.
 
     Raises:
-        InputError: when a case has no lesion mask or cannot be read, or a patient stands in both folders.
+        InputError: when a case to train on has no lesion mask, one cannot be read, or a patient stands in both folders.
     """
     train, test = (load_datalist(d)[:n] for d, n in ((train_dir, train_cases), (test_dir, cases)))
+    return _write_dataset(train, test, output_dir, _KEYS[:2])
+
+
+def export_dataset(dataset_dir: str | Path, output_dir: str | Path) -> Path:
+    """Write a folder of prepared cases as ``<output_dir>/Dataset001_RoiFusion``; the test split of it stands in ``imagesTs``.
+
+    Cases of one image have that one channel. Cases without a lesion mask are left out of training with a warning.
+
+    Args:
+        dataset_dir: folder of cases with ``splits.json``, or without: then all cases are to train on.
+        output_dir: nnU-Net's ``nnUNet_raw``.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        InputError: when no case has a lesion mask, or some have both images and some one.
+    """
+    cases = load_datalist(dataset_dir, allow_missing=True)
+    splits = read_splits(Path(dataset_dir)) or {}
+    tested = {*splits.get("test", [])}
+    unknown = [c["case"] for c in cases if "label" not in c and c["case"] not in tested]
+    if unknown:
+        logger.warning("%s: left out, as the lesion is not known: %s", dataset_dir, ", ".join(unknown[:5]))
+    train = [c for c in cases if "label" in c and c["case"] not in tested]
+    if not train:
+        raise InputError(f"{dataset_dir}: expected at least one case with a lesion_mask outside of the test split, got none")
+    return _write_dataset(train, [c for c in cases if c["case"] in tested], output_dir, _channels(cases))
+
+
+def _channels(cases: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """The images that all cases have; nnU-Net takes no case with fewer channels than another."""
+    kinds = {tuple(k for k in _KEYS[:2] if k in c): c["case"] for c in cases}
+    if len(kinds) > 1:
+        told = "; ".join(f"{case} has {' and '.join(_NAMES[k] for k in keys) or 'none'}" for keys, case in kinds.items())
+        raise InputError(f"dataset_dir: expected cases with the same images, got different ones: {told}")
+    return next(iter(kinds))
+
+
+def _write_dataset(
+    train: Sequence[Mapping[str, str]], test: Sequence[Mapping[str, str]], output_dir: str | Path, channels: Sequence[str]
+) -> Path:
     _check_patients(train, test)
     root = Path(output_dir) / "Dataset001_RoiFusion"
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
@@ -82,8 +129,8 @@ def write_nnunet_dataset(
 
     written = 0
     for source, split in ((train, "Tr"), (test, "Ts")):
-        for item in _cases(source):
-            for channel, key in enumerate(("image", "ct")):
+        for item in _cases(source, channels, known=split == "Tr"):
+            for channel, key in enumerate(channels):
                 write(root / f"images{split}" / f"{item['case']}_{channel:04d}.nii.gz", item[key], np.float32)
             if split == "Tr":
                 write(root / "labelsTr" / f"{item['case']}.nii.gz", item["label"], np.uint8)
@@ -91,7 +138,7 @@ def write_nnunet_dataset(
     write_json(
         root / "dataset.json",
         {
-            "channel_names": {"0": "MRI", "1": "CT"},
+            "channel_names": {str(n): _NAMES[key] for n, key in enumerate(channels)},
             "labels": {"background": 0, "lesion": 1},
             "numTraining": written,
             "file_ending": ".nii.gz",

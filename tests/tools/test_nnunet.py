@@ -13,7 +13,7 @@ import pytest
 
 from roi_fusion.errors import InputError
 from roi_fusion_tools.cli.measure import nnunet
-from roi_fusion_tools.nnunet import METHOD, score_nnunet, write_nnunet_dataset
+from roi_fusion_tools.nnunet import METHOD, export_dataset, score_nnunet, write_nnunet_dataset
 from roi_fusion_tools.phantoms.render import PhantomConfig
 from roi_fusion_tools.phantoms.write import make_phantoms
 
@@ -95,3 +95,40 @@ def test_what_is_missing_or_lies_elsewhere_is_refused(bench: Path, tmp_path: Pat
         write_nnunet_dataset(tmp_path / "d", tmp_path / "d", tmp_path / "raw")
     with pytest.raises(InputError, match="action: expected prepare or score, got 'train'"):
         nnunet("train", benchmark_dir=str(bench), folder=str(tmp_path))
+
+
+def test_a_prepared_set_is_exported_by_its_splits(bench: Path, tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    shutil.copytree(bench / "test_cases", cases)
+    (cases / "splits.json").write_text(json.dumps({"train": ["phantom_0000"], "val": [], "test": ["phantom_0001"]}))
+    (cases / "phantom_0001" / "lesion_mask.nii.gz").unlink()  # hidden, as those of a challenge
+    root = export_dataset(cases, tmp_path / "raw")
+    written = {d: sorted(p.name for p in (root / d).iterdir()) for d in ("imagesTr", "labelsTr", "imagesTs")}
+    assert written == {
+        "imagesTr": ["phantom_0000_0000.nii.gz", "phantom_0000_0001.nii.gz"],
+        "labelsTr": ["phantom_0000.nii.gz"],
+        "imagesTs": ["phantom_0001_0000.nii.gz", "phantom_0001_0001.nii.gz"],
+    }
+    record = json.loads((root / "dataset.json").read_text())
+    assert (record["numTraining"], record["channel_names"]) == (1, {"0": "MRI", "1": "CT"})
+
+
+def test_cases_of_one_image_have_one_channel_and_none_are_mixed(bench: Path, tmp_path: Path) -> None:
+    cases = tmp_path / "cases"
+    shutil.copytree(bench / "train_cases", cases)
+    (cases / "phantom_0000" / "mri.nii.gz").unlink()
+    with pytest.raises(
+        InputError, match="expected cases with the same images, got different ones: phantom_0000 has CT; phantom_0"
+    ):
+        export_dataset(cases, tmp_path / "raw")
+    (cases / "phantom_0001" / "mri.nii.gz").unlink()
+    shutil.rmtree(cases / "phantom_0001")
+    mask = cases / "phantom_0000" / "lesion_mask.nii.gz"
+    root = export_dataset(cases, tmp_path / "raw")
+    assert [p.name for p in (root / "imagesTr").iterdir()] == ["phantom_0000_0000.nii.gz"]
+    assert json.loads((root / "dataset.json").read_text())["channel_names"] == {"0": "CT"}
+    label = nib.load(root / "labelsTr" / "phantom_0000.nii.gz")
+    np.testing.assert_array_equal(np.asarray(label.dataobj), np.asarray(nib.load(mask).dataobj))
+    mask.unlink()
+    with pytest.raises(InputError, match="expected at least one case with a lesion_mask outside of the test split, got none"):
+        export_dataset(cases, tmp_path / "raw")

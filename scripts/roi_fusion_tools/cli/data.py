@@ -34,7 +34,7 @@ def prepare(
     Args:
         input: folder with the data; nothing in it is changed.
         output: folder of cases; also gets prepare.html, prepare.json and errors.json.
-        layout: auto, cases, pairs, bids, isles24, apis or dicom.
+        layout: auto, cases, pairs, bids, dicom, or published data by name: isles22, isles24, apis, soop, atlas2 or isles15.
         contrast: which MRI to take of several: auto (the first of adc, dwi, flair, t2, t1) or one of these.
         reference: mri or ct, whose grid stays.
         spacing_mm: voxel size of the outcome in mm, as 0.9,0.9,6; the reference's own by default.

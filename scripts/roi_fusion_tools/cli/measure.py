@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Commands that measure: benchmark, unseen, study, nnunet, slices."""
+"""Commands that measure: evaluate_public, benchmark, unseen, study, nnunet, export_nnunet, slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from roi_fusion.errors import InputError
 
 from .arguments import expect_there
 
-__all__ = ["benchmark", "nnunet", "slices", "study", "unseen"]
+__all__ = ["benchmark", "evaluate_public", "export_nnunet", "nnunet", "slices", "study", "unseen"]
 
 SHIPPED = str(BUNDLE_ROOT / "models" / "model.pt")
 _PARTS = ("quality", "speed", "robustness", "lesions")
@@ -111,6 +111,53 @@ def benchmark(
         )
         run_quality(options, stages)
     print(f"{output}/{name}.json")
+
+
+def evaluate_public(
+    name: str,
+    data_dir: str,
+    *,
+    output: str,
+    images: str | None = None,
+    contrast: str | None = None,
+    checkpoint: str = SHIPPED,
+    guidance: str = "logits",
+    num_workers: int = 2,
+) -> None:
+    """Prepare a public stroke data set, segment it, and score it with the metrics of its challenge.
+
+    Writes <output>/cases, <output>/results with report.html, and the table as <output>/<name>.md, .csv and .json. Called again
+    it does not prepare anew what is unchanged.
+
+    Args:
+        name: isles22, isles24, apis, soop, atlas2 or isles15.
+        data_dir: folder of the download, or one above or below it; nothing in it is changed.
+        output: folder to write to.
+        images: mri, ct or pair; by default what the challenge's methods are given.
+        contrast: which MRI to take of several: auto, adc, dwi, flair, t2 or t1; by default one that the masks lie on.
+        checkpoint: weights; the shipped ones by default.
+        guidance: off, logits or full.
+        num_workers: processes that prepare.
+
+    Example:
+        roi-fusion evaluate_public isles22 ISLES-2022 --output isles22
+    """
+    expect_there(data_dir=data_dir, checkpoint=checkpoint)
+    from roi_fusion_tools.prepare import prepare_dataset
+    from roi_fusion_tools.public_data import PUBLIC_SETS, score_public, table_text
+
+    from .bundle import run_bundle
+
+    if name not in PUBLIC_SETS:
+        raise InputError(f"name: expected one of {', '.join(PUBLIC_SETS)}, got {name!r}")
+    known, root = PUBLIC_SETS[name], Path(output)
+    images, contrast = images or known.images, contrast or known.contrast
+    cases, results = root / "cases", root / "results"
+    prepare_dataset(data_dir, cases, layout=name, contrast=contrast, images=images, num_workers=num_workers)
+    knobs = {"checkpoint": checkpoint, "guidance": guidance}
+    run_bundle(["inference"], {"dataset_dir": str(cases), "output_dir": str(results), **knobs})
+    print(table_text(score_public(name, cases, results, root)))
+    print(root / f"{name}.md")
 
 
 def unseen(
@@ -234,6 +281,25 @@ def nnunet(action: str, *, benchmark_dir: str, folder: str, train_cases: int | N
     else:
         rows = score_nnunet(folder, root / "test_cases", root, cases)
         print(f"{len(rows)} cases of {METHOD}; roi-fusion benchmark quality --stages shipped puts them into quality.json")
+
+
+def export_nnunet(dataset_dir: str, *, output: str) -> None:
+    """Write prepared cases in nnU-Net's raw format, to train and compare nnU-Net v2 on the same data.
+
+    The cases of the test split go to imagesTs, all others to imagesTr and labelsTr; splits_final.json holds folds by patient.
+    MRI is channel 0 and CT channel 1; cases of one image have one channel.
+
+    Args:
+        dataset_dir: folder of cases with lesion masks.
+        output: nnU-Net's nnUNet_raw.
+
+    Example:
+        roi-fusion export_nnunet cases --output nnUNet_raw
+    """
+    expect_there(dataset_dir=dataset_dir)
+    from roi_fusion_tools.nnunet import export_dataset
+
+    print(export_dataset(dataset_dir, output))
 
 
 def slices(

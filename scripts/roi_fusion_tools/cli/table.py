@@ -29,7 +29,15 @@ COMMANDS: dict[str, dict[str, str]] = {
         "export": "training",
     },
     "Annotate": {"label": "use"},
-    "Measure": {"benchmark": "measure", "unseen": "measure", "study": "measure", "nnunet": "measure", "slices": "measure"},
+    "Measure": {
+        "evaluate_public": "measure",
+        "benchmark": "measure",
+        "unseen": "measure",
+        "study": "measure",
+        "nnunet": "measure",
+        "export_nnunet": "measure",
+        "slices": "measure",
+    },
 }
 
 #: What only developers of the repository need: ``roi-fusion dev NAME``.
@@ -46,7 +54,8 @@ DEVELOPER: dict[str, str] = {
 
 
 def command_of(name: str, developer: bool = False) -> Callable[..., None] | None:
-    """The function behind a command's name; None where there is none."""
+    """The function behind a command's name, with dashes or underscores; None where there is none."""
+    name = name.replace("-", "_")
     table = DEVELOPER if developer else {n: module for group in COMMANDS.values() for n, module in group.items()}
     if name not in table:
         return None

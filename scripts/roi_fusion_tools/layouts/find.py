@@ -14,6 +14,7 @@ from roi_fusion.errors import InputError
 from .dicom import find_dicom
 from .folders import find_apis, find_bids, find_cases, find_flat, find_isles24
 from .names import OTHER_MASK, safe_name
+from .public import IMAGES, PUBLIC_LAYOUTS, find_public, looks_like
 from .sources import CONTRAST_ORDER, ROLES, CaseSource, Found, parts_of, volumes_in
 
 __all__ = ["LAYOUTS", "find_pairs"]
@@ -30,7 +31,7 @@ _FINDERS: dict[str, Callable[[Path, str], list[CaseSource]]] = {
 }
 
 
-LAYOUTS = ("auto", *_FINDERS)
+LAYOUTS = ("auto", *_FINDERS, *(name for name in PUBLIC_LAYOUTS if name not in _FINDERS))
 
 
 def _inventory(root: Path) -> str:
@@ -45,9 +46,14 @@ def _inventory(root: Path) -> str:
 
 
 def find_pairs(
-    input_dir: str | Path, layout: str = "auto", *, contrast: str = "auto", masks_dir: str | Path | None = None
+    input_dir: str | Path,
+    layout: str = "auto",
+    *,
+    contrast: str = "auto",
+    masks_dir: str | Path | None = None,
+    images: str | None = None,
 ) -> Found:
-    """Find the pairs of a folder.
+    """Find the pairs of a folder, or the cases of published data.
 
     Args:
         input_dir: where the data lies.
@@ -55,6 +61,7 @@ def find_pairs(
         contrast: which MRI to take of several: auto (the first of :data:`CONTRAST_ORDER`), adc, dwi, flair, t2 or t1.
         masks_dir: ``<masks_dir>/<case>/`` with masks of other programs, which then stand in for the thresholds:
             ``brain_mask``, ``brain`` or ``synthstrip_mask``, and ``bone_mask`` or ``skull``, in NIfTI, MHA or NRRD.
+        images: mri, ct or pair, of published data; None: what they have.
 
     Raises:
         InputError: when there is no pair; the sentence says what was found instead.
@@ -66,9 +73,13 @@ def find_pairs(
         raise InputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     if contrast not in ("auto", *CONTRAST_ORDER[1:-1]):
         raise InputError(f"contrast: expected one of auto, {', '.join(CONTRAST_ORDER[1:-1])}, got {contrast!r}")
+    if images is not None and (images not in IMAGES or layout not in PUBLIC_LAYOUTS):
+        raise InputError(
+            f"images: expected one of {', '.join(IMAGES)} with a layout of {', '.join(PUBLIC_LAYOUTS)}, got {images}"
+        )
     tried: list[Found] = []
     for name in _FINDERS if layout == "auto" else [layout]:
-        found = Found(name, sorted(_FINDERS[name](root, contrast), key=lambda c: c.case))
+        found = Found(name, sorted(_search(root, name, contrast, images, layout == "auto"), key=lambda c: c.case))
         if any(c.refused is None for c in found.cases):
             break
         tried.append(found)
@@ -76,8 +87,10 @@ def find_pairs(
         near = max(tried, key=lambda f: len(f.cases))
         seen = f"; the nearest to a pair was {near.cases[0].refused}" if near.cases else ""
         expected = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
+        if layout in PUBLIC_LAYOUTS:
+            expected = f"the tree of {layout}, {looks_like(layout)}"
         raise InputError(f"{root}: expected {expected}, found none among {_inventory(root)}{seen}")
-    if found.layout in ("bids", "isles24"):
+    if found.layout == "bids" or (found.layout == "isles24" and layout == "auto"):
         _name_left_out(root, found, contrast)
     for case in found.cases:
         case.case = safe_name(case.case)
@@ -90,6 +103,13 @@ def find_pairs(
         _add_masks(found.cases, Path(masks_dir))
     found.splits = next((p for p in (root / "splits.json", root / "splits") if p.exists()), None)
     return found
+
+
+def _search(root: Path, name: str, contrast: str, images: str | None, auto: bool) -> list[CaseSource]:
+    """The cases of one layout; published data that are asked for by name are found from above and below too."""
+    if auto or name not in PUBLIC_LAYOUTS:
+        return _FINDERS[name](root, contrast)
+    return find_public(root, name, contrast, images)
 
 
 def _name_left_out(root: Path, found: Found, contrast: str) -> None:

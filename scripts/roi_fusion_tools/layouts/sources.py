@@ -52,6 +52,9 @@ class CaseSource:
         subject: the patient; cases of one patient never stand in two parts of a split. The case's name where none is known.
         notes: what was passed over.
         refused: one sentence, where the case has no pair.
+        alone: ``"mri"`` or ``"ct"`` where the case is that image alone.
+        more_masks: rater → lesion mask of whoever else drew one.
+        part: ``"train"`` or ``"test"``, where the data set's authors say so.
     """
 
     case: str
@@ -64,6 +67,9 @@ class CaseSource:
     subject: str = ""
     notes: list[str] = field(default_factory=list)
     refused: str | None = None
+    alone: str = ""
+    more_masks: dict[str, Path] = field(default_factory=dict)
+    part: str = ""
 
     def files(self) -> list[tuple[str, Path]]:
         """Role and path of every input file."""
@@ -74,7 +80,7 @@ class CaseSource:
                 out += [(role, p) for p in source.files]
             elif source is not None:
                 out.append((role, source))
-        return out
+        return out + [(f"lesion_mask_{rater}", path) for rater, path in self.more_masks.items()]
 
 
 @dataclass
@@ -95,7 +101,8 @@ class Found:
         """One line on what was found."""
         good = [c for c in self.cases if c.refused is None]
         contrasts = Counter(c.contrast or "MRI of unknown contrast" for c in good)
-        parts = [f"{len(good)} pairs ({', '.join(f'{n} {k}' for k, n in sorted(contrasts.items()))})"]
+        what = ("case" if len(good) == 1 else "cases") if any(c.alone for c in good) else "pairs"
+        parts = [f"{len(good)} {what} ({', '.join(f'{n} {k}' for k, n in sorted(contrasts.items()))})"]
         parts += [
             f"{sum(getattr(c, r) is not None for c in good)} with {ROLES[r]}"
             for r in ("lesion_mask", "brain_mask", "bone_mask")

@@ -27,7 +27,9 @@ from roi_fusion.values import write_json
 
 from ..layouts import CaseSource
 from ..prepare_page import contour_shift, overlay_figure, quality_flags
+from .masks import read_mask
 from .options import PrepareOptions, fingerprint
+from .single import prepare_single
 from .storage import CASE_RECORD, WholeFolder
 
 __all__ = ["prepare_case"]
@@ -73,6 +75,8 @@ def prepare_case(
 ) -> dict[str, Any]:
     """Prepare one pair and write ``<output_dir>/<case>/``, all of it or nothing.
 
+    A case of one image goes to :func:`~.single.prepare_single`.
+
     The folder holds ``mri``, ``ct``, ``brain_mask``, ``bone_mask`` and, where known, ``lesion_mask`` (``.nii.gz``, one grid),
     ``transform.tfm``, ``overlay.png`` and ``case.json``.
 
@@ -89,6 +93,8 @@ def prepare_case(
         InputError: when the pair cannot be used, or the folder holds files that a user may have made.
     """
     start = time.perf_counter()
+    if source.alone and source.refused is None:
+        return prepare_single(source, output_dir, options, mark)
     if source.refused is not None or source.mri is None or source.ct is None:
         raise InputError(source.refused or f"{source.case}: expected an MRI and a CT, got one of them")
     WholeFolder(Path(output_dir), source.case).check()
@@ -117,25 +123,10 @@ def _read(source: CaseSource) -> _Inputs:
     ct.notes += mended
     check_pair(mri, ct)
     paths = {r: p for r in ("lesion_mask", "brain_mask", "bone_mask") if (p := getattr(source, r)) is not None}
-    return _Inputs(mri, ct, {r: _read_mask(p, r.replace("_", " "), mri, ct) for r, p in paths.items()}, paths, unseen)
-
-
-def _read_mask(path: Path, what: str, mri: Volume, ct: Volume) -> tuple[Volume, str]:
-    """A mask and the image that it lies on, ``"mri"`` or ``"ct"``."""
-    mask = read_volume(path)
-    top = 255.0 if float(mask.array.max()) == 255 else 1.0
-    if not mask.resampled and not np.isin(mask.array, (0.0, top)).all():
-        came = ", ".join(f"{v:g}" for v in np.unique(mask.array)[:5])
-        raise InputError(f"{path}: expected a {what} of 0 and 1, got values {came}")
-    mask.array = mask.array / top
-    for image, name in ((mri, "mri"), (ct, "ct")):
-        if same_grid(mask.array.shape, mask.affine, image.array.shape, image.affine, tolerance_mm=0.2):
-            mask.affine = image.affine  # headers of one grid differ by rounding
-            return mask, name
-    raise InputError(
-        f"{path}: expected a {what} on the grid of the MRI {list(mri.array.shape)} or the CT {list(ct.array.shape)}, "
-        f"got another grid {list(mask.array.shape)}"
-    )
+    paths |= {f"lesion_mask_{rater}": path for rater, path in source.more_masks.items()}
+    images = {"mri": mri, "ct": ct}
+    masks = {r: read_mask(p, "_".join(r.split("_")[:2]).replace("_", " "), images) for r, p in paths.items()}
+    return _Inputs(mri, ct, masks, paths, unseen)
 
 
 def _pose(case: str, inputs: _Inputs, options: PrepareOptions) -> Registration:
@@ -168,9 +159,9 @@ def _judge_outcome(judged: Judgement, inputs: _Inputs, outcome: _Outcome) -> Non
         InputError: with the first refusal.
     """
     names = {"image": inputs.mri.source, "ct": inputs.ct.source}
-    names |= {_KEYS[r]: str(inputs.mask_paths.get(r, inputs.ct.source)) for r in outcome.masks}
+    names |= {_KEYS[r]: str(inputs.mask_paths.get(r, inputs.ct.source)) for r in outcome.masks if r in _KEYS}
     arrays = {"image": outcome.mri.astype(np.float32), "ct": _stored_hu(outcome.ct).astype(np.float32)}
-    arrays |= {_KEYS[r]: mask.astype(np.uint8) for r, mask in outcome.masks.items()}
+    arrays |= {_KEYS[r]: mask.astype(np.uint8) for r, mask in outcome.masks.items() if r in _KEYS}
     try:
         CheckVolumesd(list(arrays))(
             {k: MetaTensor(torch.from_numpy(a)[None], meta={"filename_or_obj": names[k]}) for k, a in arrays.items()}
@@ -212,12 +203,13 @@ def _place(inputs: _Inputs, found: Registration, options: PrepareOptions) -> _Ou
     out_ct = placed(ct, to_image["ct"], _AIR_HU)
     before = (out_mri, placed(ct, np.eye(4), _AIR_HU)) if by_mri else (placed(mri, np.eye(4), 0.0), out_ct)
     masks = {r: placed(m, to_image[on], 0.0) >= 0.5 for r, (m, on) in inputs.masks.items()}
-    for role, mask in masks.items():
-        if role != "lesion_mask" and not mask.any():  # brain and bone would be sought with it
+    regions = {r: m for r, m in masks.items() if not r.startswith("lesion_mask")}
+    for role, mask in regions.items():
+        if not mask.any():  # brain and bone would be sought with it
             name = inputs.mask_paths.get(role, ct.source)
             what = f"expected at least one voxel in the {role.replace('_', ' ')}, got an empty one"
             raise InputError(f"{name}: {what} (on the grid of the prepared case)")
-    brain, bone = _roi_masks(out_ct, affine, {r: m for r, m in masks.items() if r != "lesion_mask"})
+    brain, bone = _roi_masks(out_ct, affine, regions)
     if not brain.any():
         raise InputError(f"{ct.source}: expected a brain inside the skull, found none in the CT")
     masks = {**masks, "brain_mask": brain, "bone_mask": bone}
@@ -261,6 +253,7 @@ def _facts(
         "inputs": {"mri": inputs.mri.source, "ct": inputs.ct.source, **{r: str(p) for r, p in inputs.mask_paths.items()}},
         "input_files": {role: str(path.resolve()) for role, path in reversed(source.files())},  # the first of a series
         "contrast": source.contrast or None,
+        "part": source.part or None,
         "options": asdict(options),
         "registration": found.facts(),
         "masks": {

@@ -12,10 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from roi_fusion.data.cases import find_cases
+from roi_fusion.data.splits import make_splits
 from roi_fusion.errors import InputError
-from roi_fusion.values import whole_file
+from roi_fusion.values import whole_file, write_json
 
-from ..layouts import find_pairs
+from ..layouts import Found, find_pairs
 from ..prepare_page import write_prepare_page
 from .options import PrepareOptions
 from .record import Record
@@ -34,6 +36,7 @@ def prepare_dataset(
     layout: str = "auto",
     contrast: str = "auto",
     masks_dir: str | Path | None = None,
+    images: str | None = None,
     num_workers: int = 2,
     options: PrepareOptions | None = None,
     progress: bool = True,
@@ -46,7 +49,7 @@ def prepare_dataset(
     Args:
         input_dir: where the data lies; never written to.
         output_dir: folder of cases; ``prepare.json``, ``prepare.html`` and ``errors.json`` lie in it.
-        layout, contrast, masks_dir: see :func:`~roi_fusion_tools.layouts.find_pairs`.
+        layout, contrast, masks_dir, images: see :func:`~roi_fusion_tools.layouts.find_pairs`.
         num_workers: processes; 0 or 1 works in this one.
         options: of every case.
         progress: show a bar.
@@ -63,7 +66,7 @@ def prepare_dataset(
     source, root = Path(input_dir).resolve(), Path(output_dir).resolve()
     if root == source or source in root.parents:
         raise InputError(f"output_dir: expected a folder outside of input_dir {input_dir}, got {output_dir}")
-    found = find_pairs(input_dir, layout, contrast=contrast, masks_dir=masks_dir)
+    found = find_pairs(input_dir, layout, contrast=contrast, masks_dir=masks_dir, images=images)
     logger.info("%s", found.summary())
     for case in found.cases:
         for note in case.notes:
@@ -78,6 +81,7 @@ def prepare_dataset(
             for outcome in attempts(found.cases, root, options, num_workers):
                 record.add(outcome)
                 bar.update()
+        _write_official_splits(found, root)
         content = record.write()
         for case, why in content["stale"].items():
             logger.warning("stale case %s: %s", case, why)
@@ -86,6 +90,23 @@ def prepare_dataset(
         first = next(iter(content["errors"].values()))
         raise InputError(f"{input_dir}: expected at least one usable pair, got none of {len(found.cases)} ({first})")
     return content
+
+
+def _write_official_splits(found: Found, root: Path) -> None:
+    """``splits.json`` of what the data set's authors call training and test; their training cases are shared out as ever.
+
+    Where they published one part alone, or the folder has splits, nothing is written.
+    """
+    parts = {part: {c.case for c in found.cases if c.part == part} for part in ("train", "test")}
+    if not all(parts.values()) or (root / "splits.json").exists() or (root / "splits").exists():
+        return
+    there = find_cases(root, allow_missing=True)
+    test = [c["case"] for c in there if c["case"] in parts["test"]]
+    shared = make_splits([c for c in there if c["case"] in parts["train"]])
+    if test and shared["train"]:
+        write_json(
+            root / "splits.json", {"train": shared["train"], "val": sorted(shared["val"] + shared["test"]), "test": test}
+        )
 
 
 def _copy_splits(splits: Path, root: Path) -> None:

@@ -78,7 +78,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def finished(folder: Path) -> dict[str, Any] | None:
     """The ``case.json`` of a case whose volumes are all there, else None."""
     facts = read_record(folder)
-    return facts if all((folder / name).is_file() for name in _VOLUMES) else None
+    volumes = (f"{facts['alone']}.nii.gz",) if facts and facts.get("alone") in ("mri", "ct") else _VOLUMES
+    return facts if all((folder / name).is_file() for name in volumes) else None
 
 
 def _sha256(path: Path) -> str:
