@@ -23,10 +23,7 @@ from .contrast import ContrastDescriptor, case_facts
 from .intensity import fusion_sources
 from .reading import READING_MM
 
-__all__ = ["PARTS_ADDED_LATER", "RoiFusionNet"]
-
-#: Beginnings of the names of what weights from before do not hold; these parts begin as what changes nothing.
-PARTS_ADDED_LATER = ("descriptor.scout.", "reading_mm")
+__all__ = ["RoiFusionNet"]
 
 
 class RoiFusionNet(nn.Module):
@@ -127,7 +124,6 @@ class RoiFusionNet(nn.Module):
         bias[RAW_CHANNELS.index("lesion")] = -3.0  # lesions are rare
         self.out.bias = nn.Parameter(bias)
         nn.init.zeros_(self.out.weight)
-        self.register_load_state_dict_pre_hook(_with_parts_added_later)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
 
     @torch.jit.ignore
@@ -267,10 +263,3 @@ class RoiFusionNet(nn.Module):
         frequency = torch.exp(-math.log(10000.0) * steps / self.half_embedding)
         angle = t.float()[:, None] * (1000.0 / self.num_train_timesteps) * frequency[None]
         return self.time(torch.cat([angle.sin(), angle.cos()], dim=1))
-
-
-def _with_parts_added_later(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
-    """Let weights from before load strictly: what they lack stays as it is."""
-    for name, value in module.state_dict().items():
-        if name.startswith(PARTS_ADDED_LATER):
-            state.setdefault(prefix + name, value)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..core.network import PARTS_ADDED_LATER, RoiFusionNet
+from ..core.network import RoiFusionNet
 from ..data.results import versions
 from ..errors import InputError
 from ..values import write_json
@@ -31,6 +31,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+#: Parts that weights from before do not hold; they begin as what changes nothing.
+_ADDED_LATER = ("descriptor.scout.", "reading_mm")
 
 #: Network → what is known of the weights that were loaded into it last.
 _RECORDS: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -148,7 +151,7 @@ def load_weights(network: torch.nn.Module, path: str | Path, used_with: Mapping[
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
     own = network.state_dict()
-    state = {**{k: v for k, v in own.items() if k.startswith(PARTS_ADDED_LATER)}, **state}
+    state = {**{k: v for k, v in own.items() if k.startswith(_ADDED_LATER)}, **state}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
     if missing or extra or other:
