@@ -18,16 +18,7 @@ __all__ = ["SPREAD_CAUSES", "CaseFacts", "facts_of", "facts_to_meta"]
 SPREAD_CAUSES = ("noise", "mirror", "both")
 
 #: Keys of the meta data.
-_KEYS = (
-    "lesion_threshold",
-    "volume_quantile",
-    "guidance_energy",
-    "lesion_spread",
-    "lesion_apart_ml",
-    "contrast",
-    "features",
-    "joined",
-)
+_KEYS = ("lesion_threshold", "volume_quantile", "guidance_energy", "lesion_spread", "lesion_apart_ml", "contrast", "features")
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,6 @@ class CaseFacts:
             :func:`~roi_fusion.core.lesion_places.set_apart`.
         contrast: of :func:`~roi_fusion.core.contrast.contrast_facts`, ``[37]``; empty where nothing was recorded.
         features: mean of the network's deepest image features over the head, ``[C]``; empty where nothing was recorded.
-        joined: how many voxels were joined along each array axis to read the lesion, see :mod:`~roi_fusion.core.reading`.
     """
 
     lesion_threshold: float = 0.5
@@ -56,7 +46,6 @@ class CaseFacts:
     lesion_outside_brain_ml: float = 0.0
     contrast: Sequence[float] = ()
     features: Sequence[float] = ()
-    joined: Sequence[int] = (1, 1, 1)
 
 
 def facts_to_meta(facts: Sequence[CaseFacts]) -> dict[str, torch.Tensor]:
@@ -76,7 +65,6 @@ def facts_to_meta(facts: Sequence[CaseFacts]) -> dict[str, torch.Tensor]:
         [[f.lesion_in_fluid_ml, f.lesion_outside_brain_ml] for f in facts],
         [list(f.contrast) for f in facts],
         [list(f.features) for f in facts],
-        [list(f.joined) for f in facts],
     )
     return {key: torch.tensor(column, dtype=torch.float64) for key, column in zip(_KEYS, columns)}
 
@@ -100,7 +88,7 @@ def facts_of(prediction: Any) -> CaseFacts:
     if missing:
         raise InputError(f"prediction: expected one of SamplingInferer with its {missing[0]}, got a tensor without")
     # An index into a batch of one leaves its axis in the meta data, decollation removes it.
-    threshold, quantile, energy, spread, apart, contrast, features, joined = (
+    threshold, quantile, energy, spread, apart, contrast, features = (
         torch.as_tensor(meta[key], dtype=torch.float64) for key in _KEYS
     )
     causes = zip(SPREAD_CAUSES, spread.reshape(3).tolist())
@@ -114,5 +102,4 @@ def facts_of(prediction: Any) -> CaseFacts:
         lesion_outside_brain_ml=outside,
         contrast=contrast.reshape(-1).tolist(),
         features=features.reshape(-1).tolist(),
-        joined=tuple(int(n) for n in joined.reshape(3).tolist()),
     )

@@ -21,7 +21,6 @@ from .blocks import FLAT, FULL, Block, Pyramid, double_plane, fold_plane, unfold
 from .channels import RAW_CHANNELS, split_raw
 from .contrast import ContrastDescriptor, case_facts
 from .intensity import fusion_sources
-from .reading import READING_MM
 
 __all__ = ["RoiFusionNet"]
 
@@ -62,7 +61,6 @@ class RoiFusionNet(nn.Module):
     temperature: torch.Tensor
     threshold: torch.Tensor
     volume_quantile: torch.Tensor
-    reading_mm: torch.Tensor
 
     def __init__(
         self,
@@ -96,8 +94,6 @@ class RoiFusionNet(nn.Module):
         self.register_buffer("threshold", torch.full((1,), 0.5))
         # Quantile of the conformal interval of the lesion volume, see metrics/calibration.py; -1 until it is fitted.
         self.register_buffer("volume_quantile", torch.full((1,), -1.0))
-        # Spacing that lesions are read at, see core/reading.py; 0 is the scanner's own grid.
-        self.register_buffer("reading_mm", torch.zeros(1))
 
         self.descriptor = ContrastDescriptor(embedding_channels)
         self.pyramid = Pyramid(3, widths, embedding_channels)  # MRI, CT, stroke window
@@ -125,12 +121,6 @@ class RoiFusionNet(nn.Module):
         self.out.bias = nn.Parameter(bias)
         nn.init.zeros_(self.out.weight)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stub lacks this form
-
-    @torch.jit.ignore
-    def learn_from_paintings(self) -> None:
-        """Be trained on painted heads: fit the scout of a lesion's polarity, and read lesions on the painted heads' grid."""
-        self.descriptor.scout.learn()
-        self.reading_mm.fill_(READING_MM)
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
         """Describe the contrast of a whole pair, for :meth:`encode` of the pair or of its patches.

@@ -18,15 +18,12 @@ __all__ = ["READING_MM", "pool_to_reading", "reading_factors", "spread_from_read
 READING_MM = 2.0
 
 
-def reading_factors(
-    spacing_mm: Sequence[float], shape: Sequence[int] | None = None, reading_mm: float = READING_MM
-) -> tuple[int, int, int]:
+def reading_factors(spacing_mm: Sequence[float], shape: Sequence[int] | None = None) -> tuple[int, int, int]:
     """How many voxels are joined along each axis.
 
     Args:
         spacing_mm: voxel size along the array axes.
         shape: voxels along the array axes; no axis is joined to fewer than eight.
-        reading_mm: spacing that the weights read lesions at; 0 joins none.
 
     Example:
         >>> reading_factors((0.5, 0.5, 5.0))
@@ -34,7 +31,7 @@ def reading_factors(
         >>> reading_factors((1.0, 1.0, 1.0), (200, 200, 9))
         (2, 2, 1)
     """
-    factors = [max(1, round(reading_mm / float(s))) for s in spacing_mm]
+    factors = [max(1, round(READING_MM / float(s))) for s in spacing_mm]
     if shape is not None:
         factors = [max(1, min(f, int(n) // 8)) for f, n in zip(factors, shape)]
     return factors[0], factors[1], factors[2]

@@ -66,12 +66,12 @@ class _Scene(NamedTuple):
 class SamplingInferer(Inferer):
     """Sample [F, S] by few deterministic steps and return the channels of :data:`~roi_fusion.values.PREDICTION_CHANNELS`.
 
-    The image part of the network runs once a grid; each step and draw runs the small denoiser only. The lesion is read on the
-    grid that the weights were trained on (:mod:`~roi_fusion.core.reading`), and probability and uncertainty come from all draws
-    there. The written fused volume is one draw on the scanner's grid, the first of them where both grids are one. A stroke
-    lesion lies in the brain: its probability is the lesion head's times the brain head's, and parts of it in fluid or outside
-    the brain are told apart (:func:`~roi_fusion.core.lesion_places.set_apart`). A call changes nothing in the inferer: what a
-    prediction says about itself travels with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
+    The image part of the network runs once a grid; each step and draw runs the small denoiser only. The lesion is read at
+    about 2 mm (:mod:`~roi_fusion.core.reading`): probability and uncertainty come from all draws there. The written fused
+    volume is one draw on the scanner's grid, the first of them where both grids are one. A stroke lesion lies in the brain: its
+    probability is the lesion head's times the brain head's, and parts of it in fluid or outside the brain are told apart
+    (:func:`~roi_fusion.core.lesion_places.set_apart`). A call changes nothing in the inferer: what a prediction says about
+    itself travels with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
 
     Args:
         scheduler: from :func:`~roi_fusion.core.schedule.make_scheduler`; must not clip.
@@ -172,7 +172,7 @@ class SamplingInferer(Inferer):
     ) -> Sampled:
         mirror_axis = 2 + left_right_axis(affine)
         spacing_mm = tuple(affine_to_spacing(affine).tolist())
-        factors = reading_factors(spacing_mm, image.shape[2:], float(net.reading_mm))
+        factors = reading_factors(spacing_mm, image.shape[2:])
         read = _Scene(
             pool_to_reading(image, factors),
             {k: (pool_to_reading(v.float(), factors) > 0.5).to(v.dtype) for k, v in masks.items()},
@@ -222,7 +222,6 @@ class SamplingInferer(Inferer):
             apart.outside_brain_ml,
             contrast,
             means,
-            factors,
         )
         mean = apart.probability
         channels = torch.cat([fused, mean, entropy_bits(mean), provenance, residual, deviation], dim=1)

@@ -84,7 +84,7 @@ class DenoisingModel(nn.Module):
         autocast_for(precision, torch.device("cpu"))
         self.network, self.precision, self.tissue_head = network, precision, tissue_head
         if tissue_head is not None:
-            network.learn_from_paintings()
+            network.descriptor.scout.learn()
         self.register_state_dict_post_hook(_without_wrapper)
         self.register_load_state_dict_pre_hook(_with_wrapper)
 
@@ -101,7 +101,7 @@ class DenoisingModel(nn.Module):
             tissue = self.tissue_head(features[1], (image.shape[2], image.shape[3])).to(out)
             if facts is None:
                 return torch.cat([out, tissue], dim=1)
-            net.learn_from_paintings()  # also where weights were loaded since that never did
+            net.descriptor.scout.prior.zero_()  # also where weights were loaded that never learnt it
             dark = net.descriptor.dark_logit(facts).to(out).view(-1, 1, 1, 1, 1)
             return torch.cat([out, tissue, dark.expand_as(out[:, :1])], dim=1)
 

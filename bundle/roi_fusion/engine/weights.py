@@ -33,7 +33,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 #: Parts that weights from before do not hold; they begin as what changes nothing.
-_ADDED_LATER = ("descriptor.scout.", "reading_mm")
+_ADDED_LATER = "descriptor.scout."
 
 #: Network → what is known of the weights that were loaded into it last.
 _RECORDS: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
