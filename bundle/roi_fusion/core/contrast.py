@@ -4,9 +4,7 @@
 import torch
 from torch import nn
 
-from .polarity import PolarityScout, polarity_facts
-
-__all__ = ["CT_CLASSES", "HISTOGRAM", "ContrastDescriptor", "case_facts", "contrast_facts", "mri_facts"]
+__all__ = ["CT_CLASSES", "HISTOGRAM", "ContrastDescriptor", "contrast_facts", "mri_facts"]
 
 #: Air, fat, CSF, brain, blood and bone in an ordinary head after companding and normalisation.
 CT_CLASSES = (-2.1, -1.6, -1.0, -0.35, 0.4, 1.7)
@@ -66,23 +64,10 @@ def contrast_facts(image: torch.Tensor, centres: torch.Tensor, width: float = 0.
     return torch.cat([torch.stack(facts, dim=1), mri_facts(mri, ct)], dim=1)
 
 
-def case_facts(image: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """All that the network is told of a whole case: :func:`contrast_facts` and
-    :func:`~roi_fusion.core.polarity.polarity_facts`.
-
-    Args:
-        image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
-        centres: of the CT classes in normalised CT units, ``[K]``.
-
-    Returns:
-        ``[B, 3K + 19 + N]``.
-    """
-    return torch.cat([contrast_facts(image, centres), polarity_facts(image)], dim=1)
-
-
 class ContrastDescriptor(nn.Module):
-    """Embeds what :func:`case_facts` says: no small neighbourhood tells which kind of MRI it is from. What the MRI tells by
-    itself enters through weights that start at 0, so weights from before behave as they did.
+    """Embeds what :func:`contrast_facts` says: a lesion is dark on ADC and bright elsewhere, and no small neighbourhood tells
+    which of both it sees. What the MRI tells by itself enters through weights that start at 0, so weights from before behave as
+    they did.
     """
 
     centres: torch.Tensor
@@ -94,16 +79,9 @@ class ContrastDescriptor(nn.Module):
         self.layers = nn.Sequential(nn.Linear(self.by_ct, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.by_mri = nn.Linear(HISTOGRAM[2] + 3, embedding, bias=False)
         nn.init.zeros_(self.by_mri.weight)
-        self.count = self.by_ct + HISTOGRAM[2] + 3
-        self.scout = PolarityScout()
 
     def forward(self, facts: torch.Tensor) -> torch.Tensor:
-        """``[B, 3K + 19 + N]`` → ``[B, E + 1]``, last what to multiply the MRI by, see :class:`~.polarity.PolarityScout`."""
+        """``[B, 3K + 19]`` → ``[B, E]``."""
         facts = facts.to(self.centres.dtype)
-        h = self.layers[0](facts[:, : self.by_ct]) + self.by_mri(facts[:, self.by_ct : self.count])
-        description = self.layers[3](self.layers[2](self.layers[1](h)))
-        return torch.cat([description, self.scout.sign(facts[:, self.count :])], dim=1)
-
-    def dark_logit(self, facts: torch.Tensor) -> torch.Tensor:
-        """Logit of a lesion's being dark in this MRI, ``[B, 3K + 19 + N]`` → ``[B, 1]``."""
-        return self.scout.dark_logit(facts[:, self.count :].to(self.centres.dtype))
+        h = self.layers[0](facts[:, : self.by_ct]) + self.by_mri(facts[:, self.by_ct :])
+        return self.layers[3](self.layers[2](self.layers[1](h)))

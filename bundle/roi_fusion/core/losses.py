@@ -15,10 +15,9 @@ from ..errors import InputError
 from .channels import OUTPUT_CHANNELS, split_output
 from .choices import PRESETS
 from .intensity import fusion_sources, undo_brighten_bone
-from .polarity import polarity_loss
 from .ssim import ssim_map
 from .target import brain_region, ct_weight, fusion_target, lesion_state
-from .tissue import TISSUE_CLASSES, tissue_loss
+from .tissue import tissue_loss
 
 __all__ = ["COMPONENTS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
 
@@ -173,7 +172,6 @@ class RoiFusionLoss(nn.Module):
             "lesion": roi_weight * weights.gamma,
             "masks": roi_weight * mask_weight,
             "tissue": tissue_weight,
-            "polarity": 1.0,
         }
         self.dice_ce = DiceCELoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
         # Dice of each crop: in a Dice over the batch a small lesion beside a large one counts next to nothing.
@@ -220,11 +218,8 @@ class RoiFusionLoss(nn.Module):
             + self._provenance(fused, gate, image, weight, head),
         }
         if pred.shape[1] > len(OUTPUT_CHANNELS) and "tissue" in target:
-            first = len(OUTPUT_CHANNELS)
-            logits = pred[:, first : first + len(TISSUE_CLASSES)]
+            logits = pred[:, len(OUTPUT_CHANNELS) :]
             self.components["tissue"] = tissue_loss(logits, target["tissue"], label, head)
-            if pred.shape[1] > first + len(TISSUE_CLASSES):
-                self.components["polarity"] = polarity_loss(pred[:, -1].mean((1, 2, 3)), target["lesion_dark"].to(pred))
         self.weighted = {k: self.weights[k] * v for k, v in self.components.items()}
         total = torch.stack(list(self.weighted.values())).sum()
         self.components["total"] = total

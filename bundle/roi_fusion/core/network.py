@@ -19,7 +19,7 @@ from torch import nn
 
 from .blocks import FLAT, FULL, Block, Pyramid, double_plane, fold_plane, unfold_plane
 from .channels import RAW_CHANNELS, split_raw
-from .contrast import ContrastDescriptor, case_facts
+from .contrast import ContrastDescriptor, contrast_facts
 from .intensity import fusion_sources
 
 __all__ = ["RoiFusionNet"]
@@ -129,24 +129,23 @@ class RoiFusionNet(nn.Module):
             image: normalised MRI and CT of a whole head, ``[B, 2, X, Y, Z]``.
 
         Returns:
-            ``[B, E + 1]``, see :class:`~roi_fusion.core.contrast.ContrastDescriptor`.
+            Embedding ``[B, E]``.
         """
-        return self.descriptor(case_facts(image, self.descriptor.centres))
+        return self.descriptor(contrast_facts(image, self.descriptor.centres))
 
     def encode(self, image: torch.Tensor, description: torch.Tensor) -> list[torch.Tensor]:
         """Features that do not change between diffusion steps: the padded input and those of the pyramid, depth first.
 
         Args:
             image: normalised MRI and CT, ``[B, 2, X, Y, Z]``.
-            description: from :meth:`describe` of the same images, or of the volumes that they were cropped from.
+            description: embedding from :meth:`describe` of the same images, or of the volumes that they were cropped from.
 
         Returns:
             Four tensors ``[B, C, Z, X', Y']`` with the plane padded and 1, 2, 4 and 8 times smaller.
         """
         window = torch.tanh((image[:, 1:2] - self.window[0]) / (0.5 * self.window[1]))
-        sign = description[:, -1].view(-1, 1, 1, 1, 1)
-        x = self._inward(torch.cat([sign * image[:, :1], image[:, 1:2], window], dim=1))
-        return [x] + self.pyramid(x, description[:, :-1])
+        x = self._inward(torch.cat([image, window], dim=1))
+        return [x] + self.pyramid(x, description)
 
     def feature_means(self, image: torch.Tensor, features: list[torch.Tensor]) -> torch.Tensor:
         """What the deepest of the features that the denoiser reads are on average over the head.
@@ -227,14 +226,13 @@ class RoiFusionNet(nn.Module):
             x_t: noisy state [F, S], ``[B, 2, X, Y, Z]``.
             image: normalised MRI and CT of whole heads or of crops, ``[B, 2, X, Y, Z]``.
             t: timesteps ``[B]``.
-            facts: output of :func:`~roi_fusion.core.contrast.case_facts` for the volumes that crops were cut from; None
-                computes it from `image`.
+            facts: output of :func:`contrast_facts` for the volumes that crops were cut from; None computes it from `image`.
 
         Returns:
             ``[B, 5, X, Y, Z]`` with the channels of :data:`~roi_fusion.core.channels.OUTPUT_CHANNELS`.
         """
         if facts is None:
-            facts = case_facts(image, self.descriptor.centres)
+            facts = contrast_facts(image, self.descriptor.centres)
         return self.compose(image, self.decode(self.encode(image, self.descriptor(facts)), x_t, t))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

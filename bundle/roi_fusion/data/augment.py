@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from monai.transforms import Flipd, RandBiasField, Randomizable, Transform, create_rotate
 from monai.utils import convert_to_tensor
 
-from ..core.contrast import CT_CLASSES, case_facts
+from ..core.contrast import CT_CLASSES, contrast_facts
 from ..errors import InputError
 from .grids import left_right_axis
 
@@ -22,15 +22,12 @@ __all__ = ["ContrastFactsd", "RandCoilBiasd", "RandMirrord", "RandMissingModalit
 class ContrastFactsd(Transform):
     """Note what kind of MRI a case has, from its whole volumes, as inference does: a crop of it would say something else.
 
-    Reads ``image`` and ``ct`` and adds ``contrast_facts`` ``[N]``, see :func:`~roi_fusion.core.contrast.case_facts`. Where
-    ``lesion_sign`` says whether a lesion is bright (1) or dark (-1), the facts say so, too.
+    Reads ``image`` and ``ct`` and adds ``contrast_facts`` ``[3K]``, see :func:`~roi_fusion.core.contrast.contrast_facts`.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         both = torch.cat([convert_to_tensor(data[k], track_meta=False) for k in ("image", "ct")])
-        facts = case_facts(both[None], torch.tensor(CT_CLASSES))[0]
-        facts[-1] = float(data.get("lesion_sign", 0))
-        return {**data, "contrast_facts": facts}
+        return {**data, "contrast_facts": contrast_facts(both[None], torch.tensor(CT_CLASSES))[0]}
 
 
 class RandCoilBiasd(Randomizable, Transform):

@@ -33,15 +33,15 @@ def prepare_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
     """A collated batch → (image ``[B, 2, X, Y, Z]``, target, no arguments, the target again for the inferer).
 
-    The target holds the volumes ``image, brain, bone, dense, label``, where they are there ``tissue`` and ``lesion_dark``,
-    and per case ``label_known``, ``contrast_facts`` and the constants of the normalisation, as plain tensors on `device`.
+    The target holds the volumes ``image, brain, bone, dense, label``, where there is one ``tissue``, and per case
+    ``label_known``, ``contrast_facts`` and the constants of the normalisation, as plain tensors on `device`.
     """
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         x = x.as_tensor() if hasattr(x, "as_tensor") else torch.as_tensor(x)
         return x.to(device, non_blocking=non_blocking)
 
-    target = {k: plain(batch[k]) for k in (*_VOLUMES, *(k for k in ("tissue", "lesion_dark") if k in batch))}
+    target = {k: plain(batch[k]) for k in (*_VOLUMES, *(k for k in ("tissue",) if k in batch))}
     target.update({k: plain(batch[k]).float() for k in ("label_known", "contrast_facts")})
     target.update({k: plain(batch["intensity"][k]).float() for k in _CONSTANTS})
     return target["image"].float(), target, (), {"target": target}
@@ -70,8 +70,7 @@ class DenoisingModel(nn.Module):
     Args:
         network: the network; its parameters are the only ones.
         precision: see :func:`~roi_fusion.core.precision.autocast_for`.
-        tissue_head: adds its logits as further channels, and behind them the logit of a dark lesion, for training on heads
-            whose tissues are known.
+        tissue_head: adds its logits as further channels, for training on heads whose tissues are known.
 
     Example:
         >>> network = RoiFusionNet()
@@ -83,8 +82,6 @@ class DenoisingModel(nn.Module):
         super().__init__()
         autocast_for(precision, torch.device("cpu"))
         self.network, self.precision, self.tissue_head = network, precision, tissue_head
-        if tissue_head is not None:
-            network.descriptor.scout.learn()
         self.register_state_dict_post_hook(_without_wrapper)
         self.register_load_state_dict_pre_hook(_with_wrapper)
 
@@ -98,12 +95,7 @@ class DenoisingModel(nn.Module):
             description = net.describe(image) if facts is None else net.descriptor(facts)
             features = net.encode(image, description)
             out = net.compose(image, net.decode(features, x_t, t))
-            tissue = self.tissue_head(features[1], (image.shape[2], image.shape[3])).to(out)
-            if facts is None:
-                return torch.cat([out, tissue], dim=1)
-            net.descriptor.scout.prior.zero_()  # also where weights were loaded that never learnt it
-            dark = net.descriptor.dark_logit(facts).to(out).view(-1, 1, 1, 1, 1)
-            return torch.cat([out, tissue, dark.expand_as(out[:, :1])], dim=1)
+            return torch.cat([out, self.tissue_head(features[1], (image.shape[2], image.shape[3])).to(out)], dim=1)
 
 
 class TrainingInferer(Inferer):

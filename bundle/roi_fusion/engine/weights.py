@@ -32,9 +32,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Parts that weights from before do not hold; they begin as what changes nothing.
-_ADDED_LATER = "descriptor.scout."
-
 #: Network → what is known of the weights that were loaded into it last.
 _RECORDS: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, Any]] = weakref.WeakKeyDictionary()
 
@@ -151,7 +148,6 @@ def load_weights(network: torch.nn.Module, path: str | Path, used_with: Mapping[
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"{path}: expected a state_dict of tensors, got {type(state).__name__}")
     own = network.state_dict()
-    state = {**{k: v for k, v in own.items() if k.startswith(_ADDED_LATER)}, **state}
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
     if missing or extra or other:

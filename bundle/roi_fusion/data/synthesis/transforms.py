@@ -131,7 +131,7 @@ class RandDrawHeadd(Randomizable, Transform):
 
 class RandPaintd(Randomizable, Transform):
     """Paint a geometry: ``image``, ``ct``, ``label``, ``brain``, ``bone``, ``interest``, ``tissue``, ``missing``, with a
-    CT also ``head``; ``lesion_dark`` (1, 0, or -1 where the contrast does not tell) and ``lesion_sign``, what to multiply by.
+    CT also ``head``.
 
     Args:
         stripped_share: share of samples whose MRI shows the brain alone.
@@ -187,10 +187,7 @@ class RandPaintd(Randomizable, Transform):
             d[key] = MetaTensor(volume[None].clone(), affine=affine.clone())
         if missing != "ct":
             d["head"] = MetaTensor(g.head[None].clone(), affine=affine.clone())
-        dark = {"adc": 1, "t1": 1, "free": -1, "none": -1}.get(notes["contrast"], 0)
-        # Nothing tells how a lesion looks among freely drawn tissues: the network is to find it either way.
-        d["lesion_sign"] = float(rng.choice([-1, 1])) if notes["contrast"] == "free" else 1.0 - 2.0 * (dark == 1)
-        d.update(missing=missing, label_known=1.0, lesion_dark=dark, notes={**g.notes, **notes, "missing": missing})
+        d.update(missing=missing, label_known=1.0, notes={**g.notes, **notes, "missing": missing})
         return d
 
 
