@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from roi_fusion.data.synthesis.anatomy import draw_anatomy
+from roi_fusion.data.synthesis.geometry import Grid
 from roi_fusion.data.synthesis.heads import HeadMaps, choose_ids
-from roi_fusion.data.synthesis.scan_grid import Grid
 from roi_fusion.data.synthesis.unseen import paint_case, save_volumes
 from roi_fusion.errors import InputError
 from roi_fusion.values import read_json, write_json

@@ -7,12 +7,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from roi_fusion.core.losses import RoiFusionLoss
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.core.precision import has_bfloat16
 from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.target import ct_weight, fusion_target, lesion_state
-from roi_fusion.core.tissue import TISSUE_CLASSES, TissueHead
 from roi_fusion.engine.training import DenoisingModel, TrainingInferer, make_ema, plan_learning_rate, prepare_batch
 from roi_fusion.errors import InputError
 
@@ -135,21 +133,3 @@ def plan_rates(steps: int) -> list[float]:
         optimizer.step()
         plan.step()
     return rates
-
-
-def test_a_tissue_head_adds_channels_and_is_trained_while_the_network_exports_as_ever() -> None:
-    torch.manual_seed(0)
-    network, head = RoiFusionNet(channels=(8, 8, 8, 8), denoiser_channels=(4, 4, 4)), TissueHead(8)
-    given = {**batch(2), "tissue": torch.randint(0, 5, (2, 1, 16, 16, 2), dtype=torch.uint8)}
-    image, target, _, _ = prepare_batch(given, torch.device("cpu"))
-    x_t, t = torch.randn_like(image), torch.full((2,), 999.0)
-    plain = DenoisingModel(network, "fp32")(x_t, image, t)
-    both = DenoisingModel(network, "fp32", head)(x_t, image, t)
-    assert both.shape[1] == plain.shape[1] + len(TISSUE_CLASSES)
-    assert torch.allclose(both[:, :5], plain, atol=1e-5)
-    loss = RoiFusionLoss(tissue_weight=2.0)
-    loss(both, target).backward()
-    assert loss.weighted["tissue"].item() == pytest.approx(2 * loss.components["tissue"].item())
-    assert head.out.weight.grad is not None
-    assert head.out.weight.grad.abs().max() > 0
-    assert "tissue" not in (loss(plain, target), loss.components)[1]

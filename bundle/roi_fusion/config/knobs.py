@@ -235,14 +235,8 @@ KNOBS: dict[str, Knob] = {
         "float", 0.15, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
     ),
     "reading_share": Knob(
-        "float",
-        0.8,
-        "share of painted heads whose grid is the lesion's, about 2 mm in plane",
-        low=0,
-        high=1,
-        where="synthesis",
+        "float", 0.8, "share of painted heads on the grid that lesions are read on, about 2 mm in plane", low=0, high=1, where="synthesis"
     ),
-    "tissue_weight": Knob("float", 4.0, "weight of the tissue classes in the loss", low=0, where="synthesis"),
     "painting_uses": Knob("int", 2, "how often crops are cut from each painted head", low=1, where="synthesis"),
     "tracking_uri": Knob(
         "str",

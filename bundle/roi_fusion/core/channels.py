@@ -71,7 +71,7 @@ def split_output(output: torch.Tensor) -> NetworkOutput:
     """Name the channels of the network's output.
 
     Args:
-        output: ``[B, 5, X, Y, Z]`` from ``forward``, ``denoise`` or ``compose``; further channels are left alone.
+        output: ``[B, 5, X, Y, Z]`` from ``forward``, ``denoise`` or ``compose``.
 
     Returns:
         Views ``[B, 1, X, Y, Z]`` of `output`.
@@ -80,5 +80,5 @@ def split_output(output: torch.Tensor) -> NetworkOutput:
         >>> split_output(torch.arange(5.0).view(1, 5, 1, 1, 1)).fused.item()
         0.0
     """
-    fused, lesion, brain, bone, gate = output[:, :5].split(1, dim=1)
+    fused, lesion, brain, bone, gate = output.split(1, dim=1)
     return NetworkOutput(fused, lesion, brain, bone, gate)

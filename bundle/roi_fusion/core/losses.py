@@ -12,12 +12,11 @@ from monai.losses import DiceCELoss
 from torch import nn
 
 from ..errors import InputError
-from .channels import OUTPUT_CHANNELS, split_output
+from .channels import split_output
 from .choices import PRESETS
 from .intensity import fusion_sources, undo_brighten_bone
 from .ssim import ssim_map
 from .target import brain_region, ct_weight, fusion_target, lesion_state
-from .tissue import tissue_loss
 
 __all__ = ["COMPONENTS", "RoiFusionLoss", "boundary_loss", "regional_ssim_loss"]
 
@@ -136,12 +135,6 @@ class RoiFusionLoss(nn.Module):
         alpha, beta, gamma: weights of brain, bone and lesion that replace the preset's.
         roi_weight: λ.
         mask_weight: weight of *masks* inside the bracket.
-        tissue_weight: weight of *tissue*, the cross entropy of :func:`~roi_fusion.core.tissue.tissue_loss`, which is there when
-            the prediction has channels of a tissue head.
-        lesion_voxel_weight: weight of a lesion's voxels against all others in its cross entropy; above 1 a lesion that is not
-            seen at all pulls harder.
-        fusion_crops: *brain* and *bone* are taken over the first of a batch only; all of them when None. They are the costly
-            part of the loss, and soon learnt.
 
     Attributes:
         components: unweighted components of the last call, see :data:`COMPONENTS`, and ``total``.
@@ -159,9 +152,6 @@ class RoiFusionLoss(nn.Module):
         gamma: float | None = None,
         roi_weight: float = 1.0,
         mask_weight: float = 0.5,
-        tissue_weight: float = 4.0,
-        lesion_voxel_weight: float = 1.0,
-        fusion_crops: int | None = None,
     ) -> None:
         super().__init__()
         weights = preset_weights(preset, alpha, beta, gamma)
@@ -171,13 +161,10 @@ class RoiFusionLoss(nn.Module):
             "bone": roi_weight * weights.beta,
             "lesion": roi_weight * weights.gamma,
             "masks": roi_weight * mask_weight,
-            "tissue": tissue_weight,
         }
         self.dice_ce = DiceCELoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
         # Dice of each crop: in a Dice over the batch a small lesion beside a large one counts next to nothing.
-        weight = torch.tensor([float(lesion_voxel_weight)])
-        self.lesion_dice_ce = DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0, weight=weight)
-        self.fusion_crops = fusion_crops
+        self.lesion_dice_ce = DiceCELoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
         self.components: dict[str, torch.Tensor] = {}
         self.weighted: dict[str, torch.Tensor] = {}
 
@@ -199,27 +186,22 @@ class RoiFusionLoss(nn.Module):
         intracranial = target["brain"].float() * (1 - bone)  # bone wins
         label, known = target["label"].float(), target["label_known"].float()
 
-        some = slice(self.fusion_crops)
-
         def scaled(x: torch.Tensor, name: str) -> torch.Tensor:
-            mean, std = (target[f"{name}_{s}"][some].to(x).view(-1, 1, 1, 1, 1) for s in ("mean", "std"))
-            return x[some] * std + mean
+            mean, std = (target[f"{name}_{s}"].to(x).view(-1, 1, 1, 1, 1) for s in ("mean", "std"))
+            return x * std + mean
 
         over_head = head.sum().clamp(min=1)
         square = (fused - fusion_target(image, weight)) ** 2
         state = (2 * torch.sigmoid(lesion_logit) - 1 - lesion_state(label)) ** 2 * known.view(-1, 1, 1, 1, 1)
         self.components = {
             "diffusion": ((square + 0.25 * state) * head).sum() / over_head,
-            "brain": brain_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain[some]).mean(),
-            "bone": regional_ssim_loss(scaled(undo_brighten_bone(fused), "ct"), scaled(image[:, 1:], "ct"), bone[some]).mean(),
+            "brain": brain_ssim_loss(scaled(fused, "mri"), scaled(image[:, :1], "mri"), brain).mean(),
+            "bone": regional_ssim_loss(scaled(undo_brighten_bone(fused), "ct"), scaled(image[:, 1:], "ct"), bone).mean(),
             "lesion": self._lesion(lesion_logit, label, known),
             "masks": self.dice_ce(brain_logit, intracranial)
             + self.dice_ce(bone_logit, bone)
             + self._provenance(fused, gate, image, weight, head),
         }
-        if pred.shape[1] > len(OUTPUT_CHANNELS) and "tissue" in target:
-            logits = pred[:, len(OUTPUT_CHANNELS) :]
-            self.components["tissue"] = tissue_loss(logits, target["tissue"], label, head)
         self.weighted = {k: self.weights[k] * v for k, v in self.components.items()}
         total = torch.stack(list(self.weighted.values())).sum()
         self.components["total"] = total
@@ -230,7 +212,6 @@ class RoiFusionLoss(nn.Module):
         if not bool(chosen.any()):
             return logit.sum() * 0.0
         logit, label = logit[chosen], label[chosen]
-        self.lesion_dice_ce.to(logit.device)
         return self.lesion_dice_ce(logit, label) + 0.5 * boundary_loss(torch.sigmoid(logit), label).mean()
 
     @staticmethod

@@ -49,14 +49,10 @@ def pool_to_reading(volume: torch.Tensor, factors: Sequence[int]) -> torch.Tenso
     """
     if max(factors) == 1:
         return volume
-    missing = [-n % f for n, f in zip(volume.shape[2:], factors)]
-    margin = [0, missing[2], 0, missing[1], 0, missing[0]]  # blocks at the end may reach beyond the volume
-
-    def pooled(x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool3d(F.pad(x, margin), tuple(factors))
-
-    there, shown = pooled(torch.ones_like(volume)), pooled((volume != 0).to(volume.dtype))
-    return torch.where(shown > 0.5 * there, pooled(volume) / shown.clamp(min=1e-6), torch.zeros_like(shown))
+    volume = _filled(volume, factors)
+    shown = F.avg_pool3d((volume != 0).to(volume.dtype), tuple(factors))
+    mean = F.avg_pool3d(volume, tuple(factors)) / shown.clamp(min=1e-6)
+    return torch.where(shown > 0.5, mean, torch.zeros_like(mean))
 
 
 def spread_from_reading(volume: torch.Tensor, factors: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
@@ -75,3 +71,8 @@ def spread_from_reading(volume: torch.Tensor, factors: Sequence[int], shape: Seq
     full = [n * f for n, f in zip(volume.shape[2:], factors)]
     wide = F.interpolate(volume, size=full, mode="trilinear", align_corners=False)
     return wide[:, :, : shape[0], : shape[1], : shape[2]]
+
+
+def _filled(volume: torch.Tensor, factors: Sequence[int]) -> torch.Tensor:
+    missing = [-n % f for n, f in zip(volume.shape[2:], factors)]
+    return F.pad(volume, [0, missing[2], 0, missing[1], 0, missing[0]])

@@ -21,7 +21,6 @@ from ..core.intensity import TYPICAL_SCALES, expand_hu, fusion_sources
 from ..core.lesion_places import set_apart
 from ..core.network import RoiFusionNet
 from ..core.precision import autocast_for
-from ..core.reading import pool_to_reading, reading_factors, spread_from_reading
 from ..core.schedule import Level, Scheduler, inference_levels, sample
 from ..core.tiles import encode_in_slabs, tile_decoder
 from ..core.uncertainty import entropy_bits
@@ -30,8 +29,8 @@ from ..errors import InputError
 
 __all__ = ["Sampled", "SamplingInferer", "intensity_of", "sample_case"]
 
-#: What a plain tensor is taken for: axial slices 5 mm apart, 2 mm in plane, on which a lesion is read as it is.
-_AXIAL = torch.diag(torch.tensor([2.0, 2.0, 5.0, 1.0]))
+#: What a plain tensor is taken for: axial slices 5 mm apart.
+_AXIAL = torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0]))
 
 
 class Sampled(NamedTuple):
@@ -48,28 +47,12 @@ class Sampled(NamedTuple):
     logits: torch.Tensor | None = None
 
 
-#: ``(x_t, level) → raw logits``.
-_Decoder = Callable[[torch.Tensor, Level], torch.Tensor]
-
-
-class _Scene(NamedTuple):
-    """One view of a case: the pair ``[1, 2, X, Y, Z]``, the user's masks, and the voxel size along the array axes."""
-
-    image: torch.Tensor
-    masks: Mapping[str, torch.Tensor]
-    spacing_mm: tuple[float, ...]
-
-    def flip(self, axis: int) -> _Scene:
-        return _Scene(self.image.flip(axis), {k: v.flip(axis) for k, v in self.masks.items()}, self.spacing_mm)
-
-
 class SamplingInferer(Inferer):
     """Sample [F, S] by few deterministic steps and return the channels of :data:`~roi_fusion.values.PREDICTION_CHANNELS`.
 
-    The image part of the network runs once a grid; each step and draw runs the small denoiser only. The lesion is read at
-    about 2 mm (:mod:`~roi_fusion.core.reading`): probability and uncertainty come from all draws there. The written fused
-    volume is one draw on the scanner's grid, the first of them where both grids are one. A stroke lesion lies in the brain: its
-    probability is the lesion head's times the brain head's, and parts of it in fluid or outside the brain are told apart
+    The image part of the network runs once; each step and draw runs the small denoiser only. The written fused volume is the
+    first draw; probability and uncertainty come from all draws. A stroke lesion lies in the brain: its probability is the
+    lesion head's times the brain head's, and parts of it in fluid or outside the brain are told apart
     (:func:`~roi_fusion.core.lesion_places.set_apart`). A call changes nothing in the inferer: what a prediction says about
     itself travels with it as meta data, see :func:`~roi_fusion.core.facts.facts_of`.
 
@@ -172,43 +155,49 @@ class SamplingInferer(Inferer):
     ) -> Sampled:
         mirror_axis = 2 + left_right_axis(affine)
         spacing_mm = tuple(affine_to_spacing(affine).tolist())
-        factors = reading_factors(spacing_mm, image.shape[2:])
-        read = _Scene(
-            pool_to_reading(image, factors),
-            {k: (pool_to_reading(v.float(), factors) > 0.5).to(v.dtype) for k, v in masks.items()},
-            tuple(s * f for s, f in zip(spacing_mm, factors)),
-        )
         generator = torch.Generator().manual_seed(self.seed)
-        logits: list[torch.Tensor] = []  # lesion and brain of each draw, on the scanner's grid
-        decoders: dict[bool, _Decoder] = {}
+        probabilities, kept, energies = [], [], []
+        decoders: dict[bool, Callable[[torch.Tensor, Level], torch.Tensor]] = {}
+        brain = torch.zeros_like(image[:, :1])
         for draw in range(self.num_samples):
             mirrored = draw % 2 == 1
-            seen = read.flip(mirror_axis) if mirrored else read
+            view = image.flip(mirror_axis) if mirrored else image
             if mirrored not in decoders:
-                features = self._features(seen.image, net)
-                decoders[mirrored] = self._decoder(seen.image, net, features)
+                features = self._features(view, net)
+                decoders[mirrored] = self._decoder(view, net, features)
                 if not mirrored:
-                    contrast = contrast_facts(seen.image, net.descriptor.centres)[0].tolist()
-                    means = net.feature_means(seen.image, features)[0].tolist()
-            raw, guided = self._draw(seen, net, decoders[mirrored], generator, scales, regional=draw == 0)
+                    contrast = contrast_facts(view, net.descriptor.centres)[0].tolist()
+                    means = net.feature_means(view, features)[0].tolist()
+            noise = torch.randn(image.shape, generator=generator).to(image)
+            seen = {k: v.flip(mirror_axis) for k, v in masks.items()} if mirrored else masks
+            guided = GuidedDraw(
+                self.guidance,
+                net,
+                view,
+                scales["mri"],
+                scales["ct"],
+                spacing_mm,
+                seen,
+                regional=draw == 0,
+                half_time=self.half_time,
+                num_inference_steps=len(self.levels),
+            )
+            raw = self._draw(view, noise, net, decoders[mirrored], guided)
+            logits = split_raw(raw)
+            probability = net.lesion_probability(logits.lesion, logits.brain)
+            probabilities.append(probability.flip(mirror_axis) if mirrored else probability)
+            brain += torch.sigmoid((logits.brain.flip(mirror_axis) if mirrored else logits.brain).float())
+            if keep_logits:
+                both = torch.cat([logits.lesion, logits.brain], dim=1)
+                kept.append(both.flip(mirror_axis) if mirrored else both)
             if draw == 0:
-                written = raw, guided
-            both = torch.cat([split_raw(raw).lesion, split_raw(raw).brain], dim=1).float()
-            both = both.flip(mirror_axis) if mirrored else both
-            logits.append(spread_from_reading(both, factors, image.shape[2:]))
-        if max(factors) > 1:  # the fused volume needs the scanner's own grid
-            scene = _Scene(image, masks, spacing_mm)
-            decode = self._decoder(image, net, self._features(image, net))
-            generator = torch.Generator().manual_seed(self.seed)
-            written = self._draw(scene, net, decode, generator, scales, regional=True)
-        raw, guided = written
-        fused, provenance, residual = _composed(image, raw, net)
-        every = torch.cat(logits)
-        draws = net.lesion_probability(every[:, :1], every[:, 1:])
+                energies = [[round(value, 6) for value in pair] for pair in guided.energies]
+                fused, provenance, residual = _composed(image, raw, net)
+        draws = torch.cat(probabilities)
         mean, deviation = draws.mean(0, keepdim=True), draws.std(0, unbiased=False, keepdim=True)
         apart = set_apart(
             mean,
-            torch.sigmoid(every[:, 1:]).mean(0, keepdim=True),
+            brain / self.num_samples,
             self._hounsfield(image, scales["ct"]),
             threshold=float(net.threshold),
             spacing_mm=spacing_mm,
@@ -216,7 +205,7 @@ class SamplingInferer(Inferer):
         facts = CaseFacts(
             float(net.threshold),
             float(net.volume_quantile),
-            [[round(value, 6) for value in pair] for pair in guided.energies],
+            energies,
             _spread(draws, mean),
             apart.in_fluid_ml,
             apart.outside_brain_ml,
@@ -225,32 +214,17 @@ class SamplingInferer(Inferer):
         )
         mean = apart.probability
         channels = torch.cat([fused, mean, entropy_bits(mean), provenance, residual, deviation], dim=1)
-        return Sampled(channels, facts, every if keep_logits else None)
+        return Sampled(channels, facts, torch.cat(kept) if kept else None)
 
     def _draw(
         self,
-        scene: _Scene,
+        image: torch.Tensor,
+        noise: torch.Tensor,
         net: RoiFusionNet,
-        decode: _Decoder,
-        generator: torch.Generator,
-        scales: Mapping[str, tuple[float, float]],
-        regional: bool,
-    ) -> tuple[torch.Tensor, GuidedDraw]:
-        """Raw logits of the last step of one run, and the guidance that it ran under."""
-        image = scene.image
-        noise = torch.randn(image.shape, generator=generator).to(image)
-        guided = GuidedDraw(
-            self.guidance,
-            net,
-            image,
-            scales["mri"],
-            scales["ct"],
-            scene.spacing_mm,
-            scene.masks,
-            regional=regional,
-            half_time=self.half_time,
-            num_inference_steps=len(self.levels),
-        )
+        decode: Callable[[torch.Tensor, Level], torch.Tensor],
+        guided: GuidedDraw,
+    ) -> torch.Tensor:
+        """Raw logits of the last step of one run."""
         last: list[torch.Tensor] = []
 
         def predict_x0(x_t: torch.Tensor, level: Level) -> torch.Tensor:
@@ -261,7 +235,7 @@ class SamplingInferer(Inferer):
             )
 
         self.sampler(predict_x0, noise, self.levels)
-        return last[0], guided
+        return last[0]
 
     def _hounsfield(self, image: torch.Tensor, scale: tuple[float, float]) -> torch.Tensor | None:
         """The CT of a pair in HU, NaN where it shows nothing; None without a CT."""
@@ -277,7 +251,9 @@ class SamplingInferer(Inferer):
         with autocast_for(self.precision, image.device):
             return encode_in_slabs(net, image, net.describe(image), math.prod(self.roi_size or image.shape[2:]))
 
-    def _decoder(self, image: torch.Tensor, net: RoiFusionNet, features: list[torch.Tensor]) -> _Decoder:
+    def _decoder(
+        self, image: torch.Tensor, net: RoiFusionNet, features: list[torch.Tensor]
+    ) -> Callable[[torch.Tensor, Level], torch.Tensor]:
         """``(x_t, level) → raw logits`` for one image, in one piece or in several."""
         roi = self.roi_size or image.shape[2:]
         decode = tile_decoder(net, features, image.shape[2:], roi)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ..core.facts import CaseFacts, facts_of
-from ..core.reading import reading_factors
 from ..data.grids import spacing_of
 from ..data.modes import mode_of
 from ..metrics.calibration import volume_interval
@@ -32,14 +31,12 @@ def signature_of(item: Mapping[str, Any], facts: CaseFacts) -> CaseSignature:
         facts: that its prediction carries.
     """
     plausible = {k: float(v) for k, v in item.get("plausibility", {}).items()}
-    shape = torch.as_tensor(item["image"]).shape[-3:]
-    factors = reading_factors(spacing_of(item["image"]), shape)
-    spacing = [float(s) * f for s, f in zip(spacing_of(item["image"]), factors)]  # on which the lesion is read
+    spacing = [float(s) for s in spacing_of(item["image"])]
     head_ml = plausible.get("head_ct_ml", math.nan)
     numbers = {
         "plane_mm": max(spacing[:2]),
         "slice_mm": spacing[2],
-        "slices": float(-(-shape[2] // factors[2])),
+        "slices": float(torch.as_tensor(item["image"]).shape[-1]),
         "head_ml": head_ml if math.isfinite(head_ml) else plausible.get("head_mri_ml", math.nan),
         "brain_ml": plausible.get("brain_ml", math.nan),
     }

@@ -17,7 +17,6 @@ from ..core.network import RoiFusionNet
 from ..core.precision import autocast_for
 from ..core.schedule import Scheduler
 from ..core.target import ct_weight, fusion_target, lesion_state
-from ..core.tissue import TissueHead
 from ..errors import InputError
 
 __all__ = ["DenoisingModel", "TrainingInferer", "make_ema", "plan_learning_rate", "prepare_batch", "start_process_group"]
@@ -33,15 +32,15 @@ def prepare_batch(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
     """A collated batch → (image ``[B, 2, X, Y, Z]``, target, no arguments, the target again for the inferer).
 
-    The target holds the volumes ``image, brain, bone, dense, label``, where there is one ``tissue``, and per case
-    ``label_known``, ``contrast_facts`` and the constants of the normalisation, as plain tensors on `device`.
+    The target holds the volumes ``image, brain, bone, dense, label`` and per case ``label_known``, ``contrast_facts`` and the
+    constants of the normalisation, as plain tensors on `device`.
     """
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         x = x.as_tensor() if hasattr(x, "as_tensor") else torch.as_tensor(x)
         return x.to(device, non_blocking=non_blocking)
 
-    target = {k: plain(batch[k]) for k in (*_VOLUMES, *(k for k in ("tissue",) if k in batch))}
+    target = {k: plain(batch[k]) for k in _VOLUMES}
     target.update({k: plain(batch[k]).float() for k in ("label_known", "contrast_facts")})
     target.update({k: plain(batch["intensity"][k]).float() for k in _CONSTANTS})
     return target["image"].float(), target, (), {"target": target}
@@ -70,7 +69,6 @@ class DenoisingModel(nn.Module):
     Args:
         network: the network; its parameters are the only ones.
         precision: see :func:`~roi_fusion.core.precision.autocast_for`.
-        tissue_head: adds its logits as further channels, for training on heads whose tissues are known.
 
     Example:
         >>> network = RoiFusionNet()
@@ -78,24 +76,18 @@ class DenoisingModel(nn.Module):
         True
     """
 
-    def __init__(self, network: RoiFusionNet, precision: str = "auto", tissue_head: TissueHead | None = None) -> None:
+    def __init__(self, network: RoiFusionNet, precision: str = "auto") -> None:
         super().__init__()
         autocast_for(precision, torch.device("cpu"))
-        self.network, self.precision, self.tissue_head = network, precision, tissue_head
+        self.network, self.precision = network, precision
         self.register_state_dict_post_hook(_without_wrapper)
         self.register_load_state_dict_pre_hook(_with_wrapper)
 
     def forward(
         self, x_t: torch.Tensor, image: torch.Tensor, t: torch.Tensor, facts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        net = self.network
         with autocast_for(self.precision, image.device):
-            if self.tissue_head is None:
-                return net.denoise(x_t, image, t, facts)
-            description = net.describe(image) if facts is None else net.descriptor(facts)
-            features = net.encode(image, description)
-            out = net.compose(image, net.decode(features, x_t, t))
-            return torch.cat([out, self.tissue_head(features[1], (image.shape[2], image.shape[3])).to(out)], dim=1)
+            return self.network.denoise(x_t, image, t, facts)
 
 
 class TrainingInferer(Inferer):

@@ -10,9 +10,8 @@ import torch
 from heads_for_tests import write_head
 from roi_fusion.data.lesions import MNI_BOX, Lesion
 from roi_fusion.data.synthesis.anatomy import Anatomy, draw_anatomy, draw_lesion, place_lesion
-from roi_fusion.data.synthesis.geometry import Geometry, draw_geometry
+from roi_fusion.data.synthesis.geometry import Geometry, Grid, draw_geometry, draw_grid
 from roi_fusion.data.synthesis.heads import Head, HeadMaps
-from roi_fusion.data.synthesis.scan_grid import Grid
 from roi_fusion.data.synthesis.tissues import tissue_table
 from roi_fusion.errors import InputError
 
@@ -44,9 +43,6 @@ def test_shares_add_up_and_masks_fit_together(geometry: Geometry) -> None:
     assert bool(inside.any())
     assert float(geometry.share_of_groups("brain", "chronic")[inside].min()) > 0.2
     assert set(geometry.interest[inside].tolist()) == {2}
-    grey_or_white = (geometry.tissue == 2) | (geometry.tissue == 3)
-    assert float(geometry.share_of_groups("brain")[grey_or_white].min()) > 0.25
-    assert bool((geometry.share_of_groups("csf", "cyst")[geometry.tissue == 1] > 0.25).all())
 
 
 def test_thick_slices_hold_the_average_of_thin_ones(anatomy: Anatomy) -> None:
@@ -82,6 +78,14 @@ def test_lookalikes_stay_out_of_the_lesion(head: Head) -> None:
         assert varied.lesion is not None
         core = varied.lesion > 0.5
         assert not np.isin(varied.tissue[core], [table.index(n) for n in ("lacune", "cyst", "old_core", "blood")]).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_grids_are_scanners_grids(anatomy: Anatomy, seed: int) -> None:
+    grid = draw_grid(np.random.default_rng(seed), anatomy, largest_voxels=500_000)
+    assert np.prod(grid.shape) <= 500_000 or grid.shape[2] == 8
+    assert 0.4 <= grid.spacing_mm[0] <= 2.4
+    assert grid.spacing_mm[2] >= grid.spacing_mm[0]
 
 
 def test_slices_of_any_orientation_show_the_same_head(anatomy: Anatomy) -> None:

@@ -12,10 +12,9 @@ from heads_for_tests import write_head
 from roi_fusion.data.synthesis.anatomy import draw_anatomy
 from roi_fusion.data.synthesis.contrast import draw_age, draw_contrast
 from roi_fusion.data.synthesis.ct import paint_ct
-from roi_fusion.data.synthesis.geometry import Geometry, draw_geometry
+from roi_fusion.data.synthesis.geometry import Geometry, Grid, draw_geometry
 from roi_fusion.data.synthesis.heads import HeadMaps
 from roi_fusion.data.synthesis.mri import Distortion, paint_mri, stripped_brain
-from roi_fusion.data.synthesis.scan_grid import Grid
 from roi_fusion.data.synthesis.tissues import tissue_table
 
 

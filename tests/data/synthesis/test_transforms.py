@@ -50,9 +50,9 @@ def small(monkeypatch_module: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def monkeypatch_module() -> Any:
     patch = pytest.MonkeyPatch()
-    from roi_fusion.data.synthesis import scan_grid
+    from roi_fusion.data.synthesis import geometry
 
-    patch.setattr(scan_grid.draw_grid, "__defaults__", (60_000, 0.0))
+    patch.setattr(geometry.draw_grid, "__defaults__", (60_000,))
     yield patch
     patch.undo()
 

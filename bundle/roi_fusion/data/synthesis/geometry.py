@@ -15,16 +15,44 @@ import torch
 from monai.transforms import create_rotate
 
 from ...core.masks import fill_slices, largest_component
+from ...core.reading import READING_MM
 from .anatomy import Anatomy
 from .fields import sample_linear
 from .heads import Head, brain_box_mm
-from .scan_grid import ORIENTATIONS, Grid, draw_grid
 from .tissues import tissue_table
 
-__all__ = ["Geometry", "draw_geometry"]
+__all__ = ["Geometry", "Grid", "draw_geometry", "draw_grid"]
 
 _TABLE = tissue_table()
 _COARSE_MM = 6.0  # between knots of the coarse grid on which smooth maps are kept
+_ORIENTATIONS = {"RAS": (0, 1, 2), "RSA": (0, 2, 1), "ASR": (1, 2, 0)}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A scanner's grid in working order: the slice axis last.
+
+    Attributes:
+        shape: voxels along the array axes.
+        spacing_mm: voxel size along the array axes.
+        orientation: ``RAS`` for axial, ``RSA`` for coronal, ``ASR`` for sagittal slices.
+        centre_mm: centre of the field of view relative to the brain's centre, to the right, to the front and up.
+    """
+
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    orientation: str = "RAS"
+    centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Index to RAS millimetres, ``[4, 4]``."""
+        affine = np.zeros((4, 4))
+        for axis, world in enumerate(_ORIENTATIONS[self.orientation]):
+            affine[world, axis] = self.spacing_mm[axis]
+        affine[:3, 3] = np.array(self.centre_mm) - affine[:3, :3] @ ((np.array(self.shape) - 1) / 2)
+        affine[3, 3] = 1
+        return affine
 
 
 @dataclass
@@ -38,7 +66,6 @@ class Geometry:
         lesion: share of the brain tissue that is lesioned, uint8.
         truth, brain, bone, head: masks, uint8.
         interest: 1 where look-alikes are, 2 in the lesion, 3 in other brain, 0 elsewhere, uint8.
-        tissue: class numbers of :data:`~roi_fusion.core.tissue.TISSUE_CLASSES`, uint8.
         near_air: closeness to sinuses and mastoid cells, 0…1, on the coarse grid.
         sided: distance from the midplane, depth and height in units of 100 mm on the coarse grid, ``[3, x, y, z]``.
         notes: what was drawn.
@@ -53,7 +80,6 @@ class Geometry:
     bone: torch.Tensor
     head: torch.Tensor
     interest: torch.Tensor
-    tissue: torch.Tensor
     near_air: torch.Tensor
     sided: torch.Tensor
     lesion_ml: float = 0.0
@@ -71,7 +97,63 @@ class Geometry:
         return self.share(*(n for n, g in zip(_TABLE.names, _TABLE.groups) if g in groups))
 
 
-def draw_geometry(rng: np.random.Generator, anatomy: Anatomy, grid: Grid | None = None, reading_share: float = 0.0) -> Geometry:
+def draw_grid(
+    rng: np.random.Generator, anatomy: Anatomy, largest_voxels: int = 1_600_000, reading_share: float = 0.0
+) -> Grid:
+    """A grid as scanners have them: 0.4 to 2.4 mm in plane, slices of 1 to 9 mm, mostly axial.
+
+    A grid of more than `largest_voxels` is cut along the slice axis, around the lesion where there is one.
+
+    Args:
+        rng: source of randomness.
+        anatomy: from :func:`~.anatomy.draw_anatomy`.
+        largest_voxels: number of voxels at most.
+        reading_share: share of grids that are drawn as the lesion is read, see :mod:`~roi_fusion.core.reading`: 1.33 to 2.67 mm
+            in plane.
+    """
+    kind = rng.random()
+    if reading_share > 0 and rng.random() < reading_share:
+        low, high = READING_MM * 2 / 3, READING_MM * 4 / 3
+        plane = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        slices = plane if kind < 0.25 else float(np.clip(rng.normal(5.0, 1.7), max(low, min(plane, 2.0)), 9.0))
+        spacing = (plane, plane, slices)
+    elif kind < 0.2:  # isotropic
+        step = float(rng.uniform(0.9, 2.2))
+        spacing = (step, step, step)
+    elif kind < 0.45:  # diffusion
+        plane = float(rng.uniform(1.2, 2.4))
+        spacing = (plane, plane, float(rng.uniform(max(2.0, plane), 7.0)))
+    else:
+        plane = float(np.exp(rng.uniform(np.log(0.42), np.log(1.3))))
+        spacing = (plane, plane, float(np.clip(rng.normal(5.0, 1.5), 1.0, 9.0)))
+        spacing = (plane, plane, max(spacing[2], plane))
+    orientation = "RAS" if rng.random() < 0.85 else str(rng.choice(["RSA", "ASR"]))
+    head = anatomy.head
+    low, high = brain_box_mm(head.brain, head.voxel_mm)
+    # Whole head in plane; along the slices from the vertex to the skull base or further down.
+    extent = np.array([170.0, 215.0, 175.0]) if rng.random() < 0.7 else np.array([150.0, 190.0, 145.0])
+    centre = rng.normal(0, 4, 3) + np.array([0.0, 5.0, float(rng.uniform(-18, 4))])
+    order = _ORIENTATIONS[orientation]
+    expected = [max(8, round(float(extent[w]) / s)) for w, s in zip(order, spacing)]
+    fitting = max(8, int(largest_voxels / (expected[0] * expected[1])))
+    if expected[2] > fitting or rng.random() < 0.15:
+        slices = max(4, min(expected[2], fitting))
+        if expected[2] <= fitting:
+            slices = max(4, int(expected[2] * rng.uniform(0.4, 0.9)))
+        room = (expected[2] - slices) * spacing[2] / 2
+        world = order[2]
+        middle = float(rng.uniform(-room, room))
+        if anatomy.lesion is not None:
+            at = float(anatomy.lesion_centre[world] * head.voxel_mm[world] - (low + high)[world] / 2)
+            middle = at - float(centre[world]) + float(rng.uniform(-0.3, 0.3)) * slices * spacing[2]
+        centre[world] += float(np.clip(middle, -room, room))
+        expected[2] = slices
+    return Grid((expected[0], expected[1], expected[2]), spacing, orientation, tuple(float(c) for c in centre))  # type: ignore[arg-type]
+
+
+def draw_geometry(
+    rng: np.random.Generator, anatomy: Anatomy, grid: Grid | None = None, reading_share: float = 0.0
+) -> Geometry:
     """Sample a varied head on a grid.
 
     Args:
@@ -95,7 +177,6 @@ def draw_geometry(rng: np.random.Generator, anatomy: Anatomy, grid: Grid | None 
         bone=lesion,
         head=lesion,
         interest=lesion,
-        tissue=lesion,
         near_air=_near_air(head, index),
         sided=_sided(head, index),
         notes={"head": head.name, "lesion": anatomy.lesion_kind, **anatomy.notes},
@@ -109,7 +190,7 @@ def _coarse_index(rng: np.random.Generator, anatomy: Anatomy, grid: Grid) -> tor
     head = anatomy.head
     low, high = brain_box_mm(head.brain, head.voxel_mm)
     middle = torch.tensor((low + high) / 2, dtype=torch.float32)
-    order = ORIENTATIONS[grid.orientation]
+    order = _ORIENTATIONS[grid.orientation]
     knots = [max(2, round(n * s / _COARSE_MM) + 1) for n, s in zip(grid.shape, grid.spacing_mm)]
     axes = [torch.linspace(-0.5, n - 0.5, k) for n, k in zip(grid.shape, knots)]  # outer faces of the outer voxels
     along = torch.stack(torch.meshgrid(*axes, indexing="ij"))
@@ -269,7 +350,7 @@ def _sided(head: Head, index: torch.Tensor) -> torch.Tensor:
 
 
 def _add_masks(g: Geometry) -> None:
-    """Truth, brain, bone, head, interest and tissue of a geometry from its shares."""
+    """Truth, brain, bone, head and interest of a geometry from its shares."""
     tissue = g.share_of_groups("brain", "chronic")
     cranial = tissue + g.share_of_groups("csf", "choroid", "blood", "calcium", "cyst") + g.share("venous_sinus")
     bone = g.share_of_groups("bone") > 0.5
@@ -284,9 +365,4 @@ def _add_masks(g: Geometry) -> None:
     interest[truth] = 2
     g.truth, g.brain, g.bone, g.head = (m.to(torch.uint8) for m in (truth & head, brain & head, bone & head, head))
     g.interest = (interest * head).to(torch.uint8)
-    fluid, chronic = g.share_of_groups("csf", "cyst"), g.share_of_groups("chronic")
-    white = g.share("white", "cerebellar_white", "brain_stem")
-    grey = g.share_of_groups("brain") - white
-    classes = torch.stack([1 - fluid - grey - white - chronic, fluid, grey, white, chronic])  # as TISSUE_CLASSES
-    g.tissue = classes.argmax(0).to(torch.uint8)
     g.lesion_ml = float(truth.sum()) * float(np.prod(g.grid.spacing_mm)) / 1000

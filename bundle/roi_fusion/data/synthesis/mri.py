@@ -46,14 +46,6 @@ class Distortion:
         moved = torch.gather(values, self.axis, low) * (1 - part) + torch.gather(values, self.axis, low + 1) * part
         return moved if volume.is_floating_point() else (moved >= 0.5).to(volume.dtype)
 
-    def apply_classes(self, classes: torch.Tensor) -> torch.Tensor:
-        """Move class numbers ``[X, Y, Z]``: each voxel takes the number of the nearer of the two that it comes from."""
-        if self.shift is None:
-            return classes
-        size = classes.shape[self.axis]
-        index = torch.arange(size, dtype=torch.float32).view([-1 if a == self.axis else 1 for a in range(3)])
-        return torch.gather(classes, self.axis, (index + self.shift).round().clamp(0, size - 1).long())
-
 
 def paint_mri(
     rng: np.random.Generator, g: Geometry, contrast: MriContrast | None = None, age: LesionAge | None = None

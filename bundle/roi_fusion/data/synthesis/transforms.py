@@ -36,7 +36,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_VOLUMES = ("image", "ct", "label", "brain", "bone", "dense", "head", "mri_shown", "interest", "tissue")
+_VOLUMES = ("image", "ct", "label", "brain", "bone", "dense", "head", "mri_shown", "interest")
 
 
 def draw_list(count: int) -> list[dict[str, str]]:
@@ -78,7 +78,7 @@ class RandDrawHeadd(Randomizable, Transform):
         lesion_free_share: share of heads without a lesion.
         pool: number of geometries kept.
         uses: how often each is painted on average.
-        reading_share: share of heads on the grid on which lesions are read, see :func:`~.scan_grid.draw_grid`.
+        reading_share: share of heads on the grid on which lesions are read, see :func:`~.geometry.draw_grid`.
 
     Raises:
         InputError: for unusable label maps or lesions.
@@ -98,8 +98,8 @@ class RandDrawHeadd(Randomizable, Transform):
     ) -> None:
         if not (0 <= lesion_free_share <= 1 and 0 <= reading_share <= 1) or pool < 1 or uses < 1:
             raise InputError(
-                f"synthesis: expected shares from 0 to 1, pool and uses of 1 or more, "
-                f"got {lesion_free_share}, {reading_share}, {pool}, {uses}"
+                f"synthesis: expected shares from 0 to 1, pool and uses of 1 or more, got {lesion_free_share}, {reading_share}, "
+                f"{pool}, {uses}"
             )
         self.maps = HeadMaps(label_maps)
         self.ids = choose_ids(self.maps, heads, part)
@@ -130,8 +130,7 @@ class RandDrawHeadd(Randomizable, Transform):
 
 
 class RandPaintd(Randomizable, Transform):
-    """Paint a geometry: ``image``, ``ct``, ``label``, ``brain``, ``bone``, ``interest``, ``tissue``, ``missing``, with a
-    CT also ``head``.
+    """Paint a geometry: ``image``, ``ct``, ``label``, ``brain``, ``bone``, ``interest``, ``missing``, with a CT also ``head``.
 
     Args:
         stripped_share: share of samples whose MRI shows the brain alone.
@@ -155,12 +154,12 @@ class RandPaintd(Randomizable, Transform):
         missing = "ct" if kind < self.no_ct_share else ("mri" if kind > 1 - self.no_mri_share else "")
         age = draw_age(rng)
         contrast = draw_contrast(rng, age, free_share=self.free_share, ct_seen=missing != "ct")
-        label, brain, interest, tissue = g.truth, g.brain, g.interest, g.tissue
+        label, brain, interest = g.truth, g.brain, g.interest
         if missing == "mri":
             image, notes = torch.zeros(g.truth.shape), dict[str, Any](contrast="none")
         else:
             image, notes, distortion = paint_mri(rng, g, contrast, age)
-            label, tissue = distortion.apply(label), distortion.apply_classes(tissue)
+            label = distortion.apply(label)
             interest = torch.where(label > 0, 2, torch.where(interest == 2, 3, interest)).to(interest.dtype)
             if missing == "ct":  # beside a CT the brain is where the CT shows it
                 brain = distortion.apply(brain)
@@ -182,7 +181,6 @@ class RandPaintd(Randomizable, Transform):
             ("brain", brain),
             ("bone", g.bone),
             ("interest", interest),
-            ("tissue", tissue),
         ):
             d[key] = MetaTensor(volume[None].clone(), affine=affine.clone())
         if missing != "ct":

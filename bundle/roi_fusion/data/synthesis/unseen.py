@@ -19,10 +19,9 @@ from ..lesions import PackedLesions
 from .anatomy import Anatomy, draw_anatomy
 from .contrast import draw_age, draw_contrast
 from .ct import paint_ct
-from .geometry import draw_geometry
+from .geometry import Grid, draw_geometry, draw_grid
 from .heads import Head, HeadMaps, choose_ids
 from .mri import paint_mri, stripped_brain
-from .scan_grid import Grid, draw_grid
 from .transforms import choose_lesions
 
 __all__ = ["draw_case", "paint_case", "prepare_validation", "save_volumes", "write_cases"]
