@@ -234,9 +234,6 @@ KNOBS: dict[str, Knob] = {
     "free_contrast_share": Knob(
         "float", 0.15, "share of painted MRIs whose tissues are as bright as chance has it", low=0, high=1, where="synthesis"
     ),
-    "reading_share": Knob(
-        "float", 0.8, "share of painted heads on the grid that lesions are read on, about 2 mm in plane", low=0, high=1, where="synthesis"
-    ),
     "painting_uses": Knob("int", 2, "how often crops are cut from each painted head", low=1, where="synthesis"),
     "tracking_uri": Knob(
         "str",

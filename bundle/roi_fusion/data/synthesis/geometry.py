@@ -15,7 +15,6 @@ import torch
 from monai.transforms import create_rotate
 
 from ...core.masks import fill_slices, largest_component
-from ...core.reading import READING_MM
 from .anatomy import Anatomy
 from .fields import sample_linear
 from .heads import Head, brain_box_mm
@@ -97,27 +96,13 @@ class Geometry:
         return self.share(*(n for n, g in zip(_TABLE.names, _TABLE.groups) if g in groups))
 
 
-def draw_grid(
-    rng: np.random.Generator, anatomy: Anatomy, largest_voxels: int = 1_600_000, reading_share: float = 0.0
-) -> Grid:
+def draw_grid(rng: np.random.Generator, anatomy: Anatomy, largest_voxels: int = 1_600_000) -> Grid:
     """A grid as scanners have them: 0.4 to 2.4 mm in plane, slices of 1 to 9 mm, mostly axial.
 
     A grid of more than `largest_voxels` is cut along the slice axis, around the lesion where there is one.
-
-    Args:
-        rng: source of randomness.
-        anatomy: from :func:`~.anatomy.draw_anatomy`.
-        largest_voxels: number of voxels at most.
-        reading_share: share of grids that are drawn as the lesion is read, see :mod:`~roi_fusion.core.reading`: 1.33 to 2.67 mm
-            in plane.
     """
     kind = rng.random()
-    if reading_share > 0 and rng.random() < reading_share:
-        low, high = READING_MM * 2 / 3, READING_MM * 4 / 3
-        plane = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        slices = plane if kind < 0.25 else float(np.clip(rng.normal(5.0, 1.7), max(low, min(plane, 2.0)), 9.0))
-        spacing = (plane, plane, slices)
-    elif kind < 0.2:  # isotropic
+    if kind < 0.2:  # isotropic
         step = float(rng.uniform(0.9, 2.2))
         spacing = (step, step, step)
     elif kind < 0.45:  # diffusion
@@ -151,18 +136,15 @@ def draw_grid(
     return Grid((expected[0], expected[1], expected[2]), spacing, orientation, tuple(float(c) for c in centre))  # type: ignore[arg-type]
 
 
-def draw_geometry(
-    rng: np.random.Generator, anatomy: Anatomy, grid: Grid | None = None, reading_share: float = 0.0
-) -> Geometry:
+def draw_geometry(rng: np.random.Generator, anatomy: Anatomy, grid: Grid | None = None) -> Geometry:
     """Sample a varied head on a grid.
 
     Args:
         rng: source of randomness.
         anatomy: from :func:`~.anatomy.draw_anatomy`.
         grid: drawn when None.
-        reading_share: as in :func:`draw_grid`.
     """
-    grid = draw_grid(rng, anatomy, reading_share=reading_share) if grid is None else grid
+    grid = draw_grid(rng, anatomy) if grid is None else grid
     head = anatomy.head
     index = _coarse_index(rng, anatomy, grid)  # head voxels at the coarse knots, [3, x, y, z]
     shares, lesion = _sample(anatomy, grid, index)

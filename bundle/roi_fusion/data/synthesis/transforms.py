@@ -78,7 +78,6 @@ class RandDrawHeadd(Randomizable, Transform):
         lesion_free_share: share of heads without a lesion.
         pool: number of geometries kept.
         uses: how often each is painted on average.
-        reading_share: share of heads on the grid on which lesions are read, see :func:`~.geometry.draw_grid`.
 
     Raises:
         InputError: for unusable label maps or lesions.
@@ -94,18 +93,15 @@ class RandDrawHeadd(Randomizable, Transform):
         lesion_free_share: float = 0.15,
         pool: int = 12,
         uses: float = 4.0,
-        reading_share: float = 0.0,
     ) -> None:
-        if not (0 <= lesion_free_share <= 1 and 0 <= reading_share <= 1) or pool < 1 or uses < 1:
+        if not 0 <= lesion_free_share <= 1 or pool < 1 or uses < 1:
             raise InputError(
-                f"synthesis: expected shares from 0 to 1, pool and uses of 1 or more, got {lesion_free_share}, {reading_share}, "
-                f"{pool}, {uses}"
+                f"synthesis: expected a share from 0 to 1, pool and uses of 1 or more, got {lesion_free_share}, {pool}, {uses}"
             )
         self.maps = HeadMaps(label_maps)
         self.ids = choose_ids(self.maps, heads, part)
         self.lesions = choose_lesions(lesions, lesion_ids, part)
         self.lesion_free_share, self.pool_size, self.uses = lesion_free_share, int(pool), float(uses)
-        self.reading_share = float(reading_share)
         self._pool: list[Geometry] = []
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -121,9 +117,7 @@ class RandDrawHeadd(Randomizable, Transform):
     def _draw(self, rng: np.random.Generator) -> Geometry:
         head = self.maps[str(rng.choice(self.ids))]
         for _ in range(5):
-            geometry = draw_geometry(
-                rng, draw_anatomy(rng, head, self.lesions, self.lesion_free_share), reading_share=self.reading_share
-            )
+            geometry = draw_geometry(rng, draw_anatomy(rng, head, self.lesions, self.lesion_free_share))
             if int(geometry.brain.sum()) >= 64:
                 return geometry
         raise InputError(f"{head.name}: expected a brain in the field of view, got none in five tries")
