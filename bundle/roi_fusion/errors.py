@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
-__all__ = ["InputError", "causes_of", "input_error_behind"]
+__all__ = ["InputError", "causes_of", "import_needed", "input_error_behind"]
 
 
 class InputError(ValueError):
@@ -23,3 +25,19 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 def input_error_behind(error: BaseException) -> InputError | None:
     """The InputError that an exception is, or that led to it: MONAI and its config parser wrap what they meet."""
     return next((cause for cause in causes_of(error) if isinstance(cause, InputError)), None)
+
+
+def import_needed(package: str, otherwise: str) -> Any:
+    """A package that only some installations have.
+
+    Args:
+        package: name of the module.
+        otherwise: the sentence for who lacks it.
+
+    Raises:
+        InputError: with that sentence, when it cannot be imported.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        raise InputError(otherwise) from None

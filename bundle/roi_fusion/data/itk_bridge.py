@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import import_needed
 from .grids import spacing_mm
 
 __all__ = [
@@ -32,11 +32,7 @@ def load_itk() -> Any:
     Raises:
         InputError: when it is not installed.
     """
-    try:
-        import itk
-    except ImportError:
-        raise InputError("registration, MHA, NRRD and DICOM: expected the package itk (pip install itk), found none") from None
-    return itk
+    return import_needed("itk", "registration, MHA, NRRD and DICOM: expected the package itk (pip install itk), found none")
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:

@@ -32,6 +32,10 @@ class ArchiveAwayError(InputError):
     """An archive that gave no answer for as long as was waited; another time it may."""
 
 
+class _NotThereError(InputError):
+    """What was asked for is not there, as the server says."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A series that an archive holds.
@@ -88,7 +92,8 @@ class Archive:
                     raise InputError(f"{self.url}: expected the right to {what}, got {status} {reason}; {told}") from None
                 if status not in _BUSY:
                     told = "; the address ends as that of its DICOMweb root does, often /dicom-web" if status == 404 else ""
-                    raise InputError(f"{self.url}: expected a server to {what}, got {status} {reason}{told}") from None
+                    kind = _NotThereError if status == 404 else InputError
+                    raise kind(f"{self.url}: expected a server to {what}, got {status} {reason}{told}") from None
                 why = f"{status} {reason}"
             except requests.JSONDecodeError:
                 raise InputError(f"{self.url}: expected a DICOMweb server, got an answer that is no JSON") from None
@@ -136,10 +141,8 @@ class Archive:
         search = self._client.search_for_instances
         try:
             return set(self._all("list images", "00080018", lambda page: search(study, series, **page)))
-        except InputError as e:
-            if "got 404" in str(e):  # some servers answer so where there is no such series
-                return set()
-            raise
+        except _NotThereError:  # so some servers answer where there is no such series
+            return set()
 
     def fetch(self, study: str, offer: Offer, folder: Path) -> None:
         """Write the images of a series to a folder.
@@ -166,7 +169,7 @@ class Archive:
         for group in _groups(files):
             images = [pydicom.dcmread(path) for path in group]
             answer: Any = self._asked("store results", lambda images=images: self._client.store_instances(images, study))  # type: ignore[misc]
-            refused = [i for i in answer.get("FailedSOPSequence") or []]
+            refused = list(answer.get("FailedSOPSequence") or [])
             if refused:
                 reason = refused[0].get("FailureReason", 0)
                 came = f"{len(refused)} refused (reason {reason:#06x})"

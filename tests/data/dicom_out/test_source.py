@@ -1,9 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 from __future__ import annotations
 
-import builtins
+import sys
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
@@ -51,13 +50,6 @@ def test_identities_of_files_and_of_nothing(tmp_path: Path) -> None:
 
 
 def test_without_highdicom_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "highdicom":
-            raise ImportError
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "highdicom", None)  # as Python notes what cannot be imported
     with pytest.raises(InputError, match=r"expected the package highdicom \(pip install \"roi-fusion\[dicom\]\"\), found none"):
         load_highdicom()

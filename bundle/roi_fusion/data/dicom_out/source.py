@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, import_needed
 from ..dicom import DicomSeries, DicomSlice
 from ..dicom_volume import volume_slices
 from ..io import dicom_series_of
@@ -70,10 +70,8 @@ def load_highdicom() -> Any:
     Raises:
         InputError: when it is not installed.
     """
-    try:
-        import highdicom
-    except ImportError:
-        raise InputError('dicom: expected the package highdicom (pip install "roi-fusion[dicom]"), found none') from None
+    missing = 'dicom: expected the package highdicom (pip install "roi-fusion[dicom]"), found none'
+    highdicom = import_needed("highdicom", missing)
     logging.getLogger("highdicom").setLevel(logging.WARNING)  # it tells of every attribute that it copies
     return highdicom
 

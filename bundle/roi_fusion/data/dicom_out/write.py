@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from ...errors import InputError
+from ..grids import same_grid
 from ..io import read_volume
 from ..results import read_result
 from .objects import ResultObjects
@@ -23,8 +24,6 @@ __all__ = ["DICOM_FOLDER", "write_dicom", "written_files"]
 
 #: Folder of a case that holds its DICOM files.
 DICOM_FOLDER = "dicom"
-
-_APART_MM = 0.01
 
 
 def write_dicom(case_dir: str | Path, mri: str | Path, ct: str | Path | None = None) -> dict[str, list[Path]]:
@@ -58,8 +57,7 @@ def write_dicom(case_dir: str | Path, mri: str | Path, ct: str | Path | None = N
     source = read_source(mri, ct)
     volumes, affine = _volumes(folder)
     grid = read_volume(mri, as_stored=True, role="mr")
-    shape = next(iter(volumes.values())).shape
-    if shape != grid.array.shape or _apart_mm(affine, grid.affine, shape) > _APART_MM:
+    if not same_grid(next(iter(volumes.values())).shape, affine, grid.array.shape, grid.affine):
         raise InputError(f"{source.path}: expected the series that the results in {folder} lie on, got one of another place")
     key = result_key(identities(mri, "mr"), identities(ct, "ct"), facts)
     scratch, final = folder / f".{DICOM_FOLDER}.partial", folder / DICOM_FOLDER
@@ -112,8 +110,3 @@ def _volumes(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
         image: Any = nib.load(path)
         volumes[name], affine = np.asarray(image.dataobj), np.asarray(image.affine, dtype=float)
     return volumes, affine
-
-
-def _apart_mm(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * [*(n - 1 for n in shape), 1]
-    return float(np.abs(corners @ (one - other).T).max())
