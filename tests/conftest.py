@@ -20,6 +20,14 @@ sys.path.insert(0, str(ROOT / "scripts"))
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def name_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key of case names: no test makes one in the home of whoever runs it."""
+    key = tmp_path_factory.mktemp("settings") / "name_key"
+    os.environ["ROI_FUSION_NAME_KEY"] = str(key)
+    return key
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight phantoms of 48x48x8 voxels; treat as read-only, copy before changing."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["PREDICTION_CHANNELS", "as_bool", "printable", "read_json", "whole_file", "write_json"]
+__all__ = ["PREDICTION_CHANNELS", "as_bool", "listed_files", "printable", "read_json", "whole_file", "write_json"]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
@@ -100,6 +100,12 @@ def _finite(content: Any) -> Any:
 def printable(text: str) -> str:
     """A name as UTF-8 can hold it: bytes of a file name that are none come as ``\\udcff``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def listed_files(path: str | Path) -> list[Path] | None:
+    """The files of a list with commas between, such as ``a.dcm,b.dcm``; None for a path that is there, whatever its name."""
+    text = str(path)
+    return None if "," not in text or Path(text).exists() else [Path(p.strip()) for p in text.split(",") if p.strip()]
 
 
 def as_bool(name: str, value: Any) -> bool:

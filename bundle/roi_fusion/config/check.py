@@ -103,6 +103,7 @@ STRUCTURE = {
     "additional_metrics",
     "report",
     "resume_cases",
+    "naming",
     "best_writer",
     "replica",
     "save_execute_config",

@@ -97,6 +97,20 @@ KNOBS: dict[str, Knob] = {
         "true also writes the results of --mri as DICOM, where it is a DICOM folder; needs highdicom",
         where="inference",
     ),
+    "names": Knob(
+        "str",
+        "hash",
+        "name of a case whose images are DICOM: hash, a keyed hash of its PatientID and series; keep, the name of its folder",
+        choices=("hash", "keep"),
+        where="inference",
+    ),
+    "name_key": Knob(
+        "path",
+        None,
+        "file with the key of the hash, beside which names.csv maps names back; none: roi_fusion/name_key in ~/.config",
+        optional=True,
+        where="inference",
+    ),
     "register": Knob(
         "bool",
         False,

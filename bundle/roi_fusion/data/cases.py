@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from ..console import duration, progress_bar
 from ..errors import InputError, causes_of, input_error_behind
-from ..values import as_bool, is_first_rank, write_json
+from ..values import as_bool, is_first_rank, listed_files, write_json
 from .io import read_volume, split_ending
+from .naming import Naming
 from .splits import PARTS, by_subject, make_splits, read_splits
 
 __all__ = [
@@ -147,9 +148,18 @@ def load_datalist(
 
 
 def inference_datalist(
-    dataset_dir: str | Path, split: str | None = None, mri: str | None = None, ct: str | None = None
+    dataset_dir: str | Path,
+    split: str | None = None,
+    mri: str | None = None,
+    ct: str | None = None,
+    naming: Naming | None = None,
 ) -> list[dict[str, str]]:
     """All cases of a folder, of one of its splits, or the single case of `mri`, `ct` or both.
+
+    Args:
+        dataset_dir, split: see :func:`load_datalist`.
+        mri, ct: of the single case: a file, or a folder of DICOM files or several of them with commas between.
+        naming: gives a case of DICOM its name; None: it is called as its folder.
 
     Raises:
         InputError: when a file is not there, or the folder holds no case.
@@ -158,9 +168,10 @@ def inference_datalist(
         return load_datalist(dataset_dir, split, allow_missing=True)
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
-        if not Path(path).exists():
-            raise InputError(f"{path}: expected a volume, found no such file")
-    return [given]
+        for one in listed_files(path) or [path]:
+            if not Path(one).exists():
+                raise InputError(f"{one}: expected a volume, found no such file")
+    return [{**given, **(naming.entry(given) if naming is not None else {})}]
 
 
 def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
@@ -171,7 +182,7 @@ def sentence_for(error: BaseException, case: dict[str, Any]) -> str:
     for key in CASE_FILES:
         if key in case and isinstance(case[key], str):
             try:
-                read_volume(case[key], as_stored=True)
+                read_volume(case[key], as_stored=True, shown_as=case.get(f"{key}_shown", ""))
             except InputError as e:
                 return str(e)
     *_, error = causes_of(error)
@@ -286,7 +297,7 @@ def each_item(dataset: CaseDataset, count: int | None = None) -> Iterator[Mappin
 
 def name_of(case: Mapping[str, Any]) -> str:
     """What a case is called in ``errors.json``: its name, or the file of a pair that was given without one."""
-    return str(case.get("case") or case.get("image") or case.get("ct"))
+    return str(case.get("case") or case.get("image_shown") or case.get("image") or case.get("ct"))
 
 
 def collate_cases(batch: Sequence[Any]) -> dict[str, Any]:

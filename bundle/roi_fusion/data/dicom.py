@@ -14,7 +14,7 @@ import numpy as np
 from .dicom_frames import slices_of
 from .dicom_slice import B_VALUE_TAGS, DicomSlice, text_of, whole_of
 
-__all__ = ["DicomSeries", "scan_dicom"]
+__all__ = ["DicomSeries", "begins_as_dicom", "scan_dicom"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class DicomSeries:
         model: ManufacturerModelName.
         slices: header of each image.
         notes: what was passed over on scanning.
+        shown_as: what stands in messages and results in place of the folder, whose name may be a patient's.
     """
 
     uid: str
@@ -82,10 +83,15 @@ class DicomSeries:
     model: str = ""
     slices: list[DicomSlice] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    shown_as: str = ""
 
     def __str__(self) -> str:
         folder = self.slices[0].path.parent if self.slices else "."
-        return f"{folder} (series {self.number} '{self.description}')"
+        return f"{self.shown_as or folder} (series {self.number})"  # descriptions may hold anything, also names
+
+    def image(self, one: DicomSlice) -> str:
+        """What an image is called in messages: its file, or its place among the files where the folder is not shown."""
+        return f"{self}, file {self.files.index(one.path) + 1} of {len(self.files)}" if self.shown_as else str(one.path)
 
     @property
     def files(self) -> list[Path]:
@@ -129,8 +135,10 @@ class DicomSeries:
         return None
 
 
-def _looks_like_dicom(head: bytes) -> bool:
+def begins_as_dicom(path: Path) -> bool:
     """By the first 132 bytes: the mark behind the preamble, or, without a preamble, a low element of group 2 or 8."""
+    with path.open("rb") as f:
+        head = f.read(132)
     bare = len(head) > 8 and head[:2] in (b"\x02\0", b"\x08\0") and head[2] < 0x20 and head[3] == 0
     return head[128:] == b"DICM" or bare
 
@@ -149,14 +157,12 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
     series: dict[tuple[str, str, str], DicomSeries] = {}
     broken: list[Path] = []
     for path in paths:
-        with path.open("rb") as f:
-            head = f.read(132)
-        if not _looks_like_dicom(head):
+        if not begins_as_dicom(path):
             continue
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[Tag(t) for t in _TAGS], force=True)
         except Exception as e:  # whatever a broken header raises
-            logger.warning("%s: expected a DICOM file, got one that cannot be read (%s)", path, str(e)[:120])
+            logger.debug("%s: expected a DICOM file, got one that cannot be read (%s)", path, str(e)[:120])
             broken.append(path)
             continue
         if not (text_of(header, "Modality") or text_of(header, "SeriesInstanceUID")):  # an index (DICOMDIR), or no DICOM at all
@@ -170,12 +176,14 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
             series[key] = DicomSeries(key[2], key[0], key[1], modality, described, number, model)
         series[key].slices += slices_of(path, header)
     _note_broken(list(series.values()), broken)
+    if broken:
+        logger.warning("%d files begin as DICOM and cannot be read: passed over", len(broken))
     return sorted(series.values(), key=lambda s: (s.patient_id, s.study_uid, s.number, s.uid))
 
 
 def _note_broken(series: Sequence[DicomSeries], broken: Sequence[Path]) -> None:
     for one in series:
         folders = {s.path.parent for s in one.slices}
-        lost = [p.name for p in broken if p.parent in folders]
+        lost = sum(p.parent in folders for p in broken)
         if lost:
-            one.notes.append(f"{len(lost)} DICOM files beside it cannot be read and were passed over: {', '.join(lost[:3])}")
+            one.notes.append(f"{lost} DICOM files beside it cannot be read and were passed over")

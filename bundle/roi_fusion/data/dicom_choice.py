@@ -41,7 +41,7 @@ def contrast_of(text: str) -> str:
     return ""
 
 
-def choose_series(folder: str | Path, found: Sequence[DicomSeries], role: str = "") -> DicomSeries:
+def choose_series(folder: str | Path, found: Sequence[DicomSeries], role: str = "", shown_as: str = "") -> DicomSeries:
     """The one series that is the MRI or the CT; a note of it says what was passed over.
 
     Series that are no volume (localisers, reports, single images) and what this program wrote do not count. Where `role` is
@@ -52,10 +52,14 @@ def choose_series(folder: str | Path, found: Sequence[DicomSeries], role: str = 
         folder: that they lie in, for messages.
         found: of :func:`~roi_fusion.data.dicom.scan_dicom`.
         role: ``"mr"``, ``"ct"``, or empty where either will do.
+        shown_as: what stands in messages in place of the folder.
 
     Raises:
         InputError: when there is no such series, several that nothing tells apart, or several patients.
     """
+    folder = shown_as or folder
+    for s in found:
+        s.shown_as = s.shown_as or shown_as
     why_not = {id(s): _why_not(s, role) for s in found}
     fitting = [s for s in found if why_not[id(s)] is None]
     if len({s.patient_id for s in fitting}) > 1:
@@ -71,7 +75,7 @@ def choose_series(folder: str | Path, found: Sequence[DicomSeries], role: str = 
             kind = _contrast(fitting[0]).upper() or "unknown contrast"
             fitting[0].notes.append(f"of {passed + 1} MRI series, number {fitting[0].number} ({kind}) taken")
         return fitting[0]
-    names = "; ".join(f"{s.description or s.number}: {why_not[id(s)] or 'a volume'}" for s in found) or "no DICOM file"
+    names = "; ".join(f"series {s.number}: {why_not[id(s)] or _volume(s)}" for s in found) or "no DICOM file"
     wanted = {"mr": "an MRI volume", "ct": "a CT volume", "": "a volume"}[role]
     advice = "; name a file of the one to take" if len(fitting) > 1 else ""
     raise InputError(f"{folder}: expected one DICOM series with {wanted}, got {len(fitting)} ({names}){advice}")
@@ -84,6 +88,11 @@ def _why_not(series: DicomSeries, role: str) -> str | None:
     if why is None and role and series.modality.lower() != role:
         return f"a {_NAMES.get(series.modality.lower(), series.modality)} series"
     return why
+
+
+def _volume(series: DicomSeries) -> str:
+    contrast = _contrast(series).upper() if series.modality == "MR" else series.modality
+    return f"a volume ({contrast})" if contrast else "a volume"
 
 
 def _contrast(series: DicomSeries) -> str:

@@ -53,11 +53,11 @@ def read_planes(series: DicomSeries, slices: Sequence[DicomSlice]) -> tuple[np.n
         )
     notes = [f"{len(missing)} slices without RescaleSlope or RescaleIntercept took those of the others"] if scalings else []
     planes, stored = [], None
-    frames_of = lru_cache(maxsize=1)(_frames)  # the frames of a file follow each other
+    frames_of = lru_cache(maxsize=1)(lambda path: _frames(path, str(series)))  # the frames of a file follow each other
     for image in slices:
-        plane, kind = _plane(image, frames_of)
+        plane, kind = _plane(image, frames_of, series.image(image))
         if plane.shape != image.size:
-            raise InputError(f"{image.path}: expected an image of {image.size} pixels, got {plane.shape}")
+            raise InputError(f"{series.image(image)}: expected an image of {image.size} pixels, got {plane.shape}")
         stored = stored or kind
         if scalings and not (np.isfinite(image.slope) and np.isfinite(image.intercept)):
             slope, intercept = next(iter(scalings))
@@ -71,14 +71,14 @@ def _or(value: float, default: float) -> float:
     return value if np.isfinite(value) else default
 
 
-def _plane(image: DicomSlice, frames_of: Callable[[Path], np.ndarray]) -> tuple[np.ndarray, np.dtype]:
+def _plane(image: DicomSlice, frames_of: Callable[[Path], np.ndarray], where: str) -> tuple[np.ndarray, np.dtype]:
     """The scaled pixels ``[X, Y]`` of an image, and their type on disk."""
     if image.frame or image.inverted:
         frames = frames_of(image.path)
         if image.tiles:
             stored = _tile(frames[0], image)
         elif image.frame > len(frames):
-            raise InputError(f"{image.path}: expected {image.frame} frames, got {len(frames)}")
+            raise InputError(f"{where}: expected {image.frame} frames, got {len(frames)}")
         else:
             stored = frames[max(image.frame, 1) - 1]
         return (stored * np.float64(_or(image.slope, 1)) + _or(image.intercept, 0)).T, stored.dtype
@@ -86,7 +86,7 @@ def _plane(image: DicomSlice, frames_of: Callable[[Path], np.ndarray]) -> tuple[
     try:
         plane = np.squeeze(itk.array_from_image(itk.imread(str(image.path)))).T  # slope, intercept applied
     except RuntimeError as e:
-        raise InputError(f"{image.path}: expected a readable image, got: {last_line(e)}") from None
+        raise InputError(f"{where}: expected a readable image, got: {last_line(e)}") from None
     return plane, plane.dtype
 
 
@@ -97,7 +97,7 @@ def _tile(square: np.ndarray, image: DicomSlice) -> np.ndarray:
     return square[down * rows : (down + 1) * rows, right * columns : (right + 1) * columns]
 
 
-def _frames(path: Path) -> np.ndarray:
+def _frames(path: Path, where: str) -> np.ndarray:
     """The stored pixels of a file, ``[frames, rows, columns]``."""
     import pydicom
 
@@ -109,7 +109,7 @@ def _frames(path: Path) -> np.ndarray:
         package = _PACKAGES.get(str(syntax))
         if package and "missing" in str(e):
             raise InputError(
-                f"{path}: expected a package that reads {syntax.name} (pip install {package}), found none"
+                f"{where}: expected a package that reads {syntax.name} (pip install {package}), found none"
             ) from None
-        raise InputError(f"{path}: expected readable pixels, got: {last_line(e)}") from None
+        raise InputError(f"{where}: expected readable pixels, got: {last_line(e)}") from None
     return array if array.ndim == 3 else array[None]

@@ -81,11 +81,11 @@ def _or(value: float, default: float) -> float:
 
 def _placed(series: DicomSeries, slices: Sequence[DicomSlice]) -> None:
     """Refuse where a header does not say where a slice lies, or slices differ in size."""
-    lost = [s.path.name for s in slices if not s.placed]
+    lost = [series.image(s) for s in slices if not s.placed]
     if lost:
         raise InputError(
             f"{series}: expected position, orientation and pixel spacing in every header, got {len(lost)} slices without "
-            f"({', '.join(lost[:3])})"
+            f"(such as {lost[0]})"
         )
     sizes = {(*s.size, *np.round(s.pixel_mm, 3)) for s in slices}
     if len(sizes) > 1:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .dicom import DicomSeries, scan_dicom
+from ..values import listed_files
+from .dicom import DicomSeries, begins_as_dicom, scan_dicom
 from .dicom_choice import choose_series
 from .dicom_volume import read_series
 from .itk_files import ITK, last_line, read_itk
@@ -23,6 +24,7 @@ __all__ = [
     "DicomSeries",
     "Volume",
     "check_pair",
+    "dicom_files",
     "dicom_series_of",
     "is_volume_file",
     "looks_like_ct",
@@ -46,7 +48,21 @@ def is_volume_file(path: Path) -> bool:
     return path.name.lower().endswith((*NIFTI, *MGH, *ITK)) and not path.name.startswith(".")
 
 
-def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, role: str = "") -> Volume:
+def dicom_files(path: str | Path) -> list[Path]:
+    """The files that a path stands for, sorted, as far as their names leave it open that they are DICOM.
+
+    Args:
+        path: folder, also with folders in it; file; or several with commas between.
+    """
+    listed, path = listed_files(path), Path(path)
+    if path.is_dir():
+        files = [] if any(is_volume_file(p) for p in path.iterdir()) else sorted(path.rglob("*"))
+    else:
+        files = listed or [path]
+    return [p for p in files if p.is_file() and not is_volume_file(p)]
+
+
+def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, role: str = "", shown_as: str = "") -> Volume:
     """Read one volume.
 
     Every file is judged by its header first: nothing is read that is larger than
@@ -58,6 +74,7 @@ def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, ro
         as_stored: leave a file's voxels, grid and place as they are, for who writes results back onto them: a gantry tilt
             (shear), NaN and a missing orientation are then the caller's to judge. A DICOM series is always straightened.
         role: ``"mr"`` or ``"ct"`` picks a series of that kind from a folder that holds several.
+        shown_as: what stands in messages in place of a DICOM series' path, see :mod:`~roi_fusion.data.naming`.
 
     Returns:
         The volume, its axes at right angles unless `as_stored`.
@@ -72,8 +89,8 @@ def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, ro
     if isinstance(source, DicomSeries):
         return _finite(read_series(source))
     path = Path(source)
-    if path.is_dir():
-        series = dicom_series_of(path, role)
+    if path.is_dir() or listed_files(path):
+        series = dicom_series_of(path, role, shown_as)
         assert series is not None  # a folder is one or is refused
         return _finite(read_series(series))
     if not path.is_file():
@@ -85,7 +102,7 @@ def read_volume(source: str | Path | DicomSeries, *, as_stored: bool = False, ro
         elif name.endswith(ITK):
             volume, stored = read_itk(path)
         else:
-            series = dicom_series_of(path, role)
+            series = dicom_series_of(path, role, shown_as)
             if series is None:
                 raise InputError(f"{path}: expected NIfTI, MGH, MHA, NRRD, DICOM or a DICOM folder, got another ending")
             return _finite(read_series(series))
@@ -108,28 +125,38 @@ def _finite(volume: Volume) -> Volume:
     return volume
 
 
-def dicom_series_of(path: str | Path, role: str = "") -> DicomSeries | None:
+def dicom_series_of(path: str | Path, role: str = "", shown_as: str = "") -> DicomSeries | None:
     """The DICOM series that a path stands for; None where it is a file of another kind, or not there.
 
     A folder stands for the one series below it that fits, see :func:`~roi_fusion.data.dicom_choice.choose_series`; a file for
-    the series that it is part of, with what lies beside it.
+    the series that it is part of, with what lies beside it; a list of files, with commas between, for itself.
 
     Args:
-        path: folder or file.
+        path: folder, file or list of files.
         role: ``"mr"``, ``"ct"``, or empty where either will do.
+        shown_as: what stands in messages in place of the path; the path itself when it is empty.
 
     Raises:
         InputError: when a folder holds no such series, or several.
     """
-    path = Path(path)
+    path, listed = Path(path), listed_files(path)
+    if listed:
+        for one in listed:
+            if not one.is_file():
+                raise InputError(f"{shown_as or one}: expected a DICOM file, found no such file")
+        return choose_series(path, scan_dicom(listed), role, shown_as)
     if path.is_dir():
-        return choose_series(path, scan_dicom(p for p in sorted(path.rglob("*")) if p.is_file()), role)
-    if not path.is_file() or is_volume_file(path) or not scan_dicom([path]):
+        return choose_series(path, scan_dicom(p for p in sorted(path.rglob("*")) if p.is_file()), role, shown_as)
+    if not path.is_file() or is_volume_file(path) or not begins_as_dicom(path):
         return None
     found = scan_dicom(p for p in sorted(path.parent.iterdir()) if p.is_file())
-    series = next(s for s in found if path in s.files)
+    series = next((s for s in found if path in s.files), None)
+    if series is None:
+        return None
+    series.shown_as = shown_as
     if role and series.modality in ("CT", "MR") and series.modality.lower() != role:
-        raise InputError(f"{path}: expected the {_NAMES[role]}, got a file of a series of modality {series.modality}")
+        where = shown_as or path
+        raise InputError(f"{where}: expected the {_NAMES[role]}, got a file of a series of modality {series.modality}")
     return series
 
 

@@ -17,6 +17,7 @@ import torch
 from monai.data import MetaTensor
 
 from ..values import read_json, write_json
+from .naming import is_named
 
 __all__ = [
     "CASE_TABLE",
@@ -78,7 +79,7 @@ def save_case(output_dir: str | Path, case: str, result: Mapping[str, Any], fact
         case: name of the case; files are named by it, not by the input's file name.
         result: after postprocessing, on the MRI's grid.
         facts: for ``result.json``; ``mri`` and ``ct`` are written as paths from the case's folder, so that results and inputs
-            can be moved together and no name of the machine goes with them.
+            can be moved together and no name of the machine goes with them; names of DICOM stay as they are.
 
     Returns:
         The case's folder.
@@ -105,7 +106,7 @@ def result_folders(output_dir: str | Path) -> list[Path]:
 
 
 def _paths(facts: Mapping[str, Any], change: Callable[[str], str]) -> dict[str, str]:
-    return {k: change(facts[k]) for k in _PATHS if isinstance(facts.get(k), str) and facts[k]}
+    return {k: change(facts[k]) for k in _PATHS if isinstance(facts.get(k), str) and facts[k] and not is_named(facts[k])}
 
 
 def _from_folder(path: str, folder: Path) -> str:

@@ -12,6 +12,7 @@ from ignite.engine import Events
 from ..data.dicom_out.source import load_highdicom
 from ..data.dicom_out.write import write_dicom
 from ..data.io import dicom_series_of
+from ..data.naming import original_of
 from ..errors import InputError
 from ..values import as_bool, is_first_rank
 
@@ -67,5 +68,5 @@ class DicomWriter:
         for facts in state.case_facts:
             folder = self.output_dir / facts["case"]
             assert self.mri is not None
-            written = write_dicom(folder, self.mri, facts["ct"] or None)
+            written = write_dicom(folder, self.mri, original_of(facts["ct"]) or None)
             logger.info("%s: %d DICOM files", folder / "dicom", sum(map(len, written.values())))

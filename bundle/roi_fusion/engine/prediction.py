@@ -16,6 +16,7 @@ from ..config.knob_values import check_writable
 from ..config.root import BUNDLE_ROOT
 from ..data.cases import collate_cases, inference_datalist, sentence_for
 from ..data.dicom_out.write import DICOM_FOLDER, write_dicom
+from ..data.naming import Naming, original_of
 from ..data.results import RESULT_FILES, save_case
 from ..errors import InputError
 from ..values import as_bool
@@ -81,11 +82,16 @@ class Prediction:
         return found
 
 
-def _prepare(parser: ConfigParser, mri_path: str | Path | None, ct_path: str | Path | None) -> dict[str, Any]:
+def _prepare(
+    parser: ConfigParser,
+    mri_path: str | Path | None,
+    ct_path: str | Path | None,
+    naming: Naming | None = None,
+) -> dict[str, Any]:
     if mri_path is None and ct_path is None:
         raise InputError("mri_path and ct_path: expected a file for one of them at least, got none")
     mri, ct = (None if path is None else str(path) for path in (mri_path, ct_path))
-    case = inference_datalist("", mri=mri, ct=ct)[0]
+    case = inference_datalist("", mri=mri, ct=ct, naming=naming)[0]
     try:
         return parser.get_parsed_content("preprocessing")(case)
     except Exception as e:  # MONAI wraps what a transform raises, and readers raise whatever broken bytes lead them to
@@ -162,7 +168,8 @@ class Predictor:
             check_dicom_mri(mri_path)
         if output_dir is not None:
             check_writable("output_dir", output_dir)
-        case = _prepare(self._parser, mri_path, ct_path)
+        knobs = (self._parser.get_parsed_content(k) for k in ("names", "name_key"))
+        case = _prepare(self._parser, mri_path, ct_path, Naming(*knobs, output_dir))
         extra = self._preparer(collate_cases([case]))[3]  # what guides, as an evaluation hands it over
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()
         result = self._postprocess(case)
@@ -173,7 +180,7 @@ class Predictor:
             folder = save_case(output_dir, facts["case"], result, facts)
             files = {stem: folder / f"{stem}.nii.gz" for stem, _ in RESULT_FILES.values()} | {"result": folder / "result.json"}
             if dicom:
-                write_dicom(folder, facts["mri"], facts["ct"] or None)
+                write_dicom(folder, original_of(facts["mri"]), original_of(facts["ct"]) or None)
                 files["dicom"] = folder / DICOM_FOLDER
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
         interval, unlike = facts["lesion_ml_interval"], facts["outside_training"]

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..data.naming import is_named
 from ..data.results import read_result
 from ..values import printable
 from .rendering import address_of
@@ -165,8 +166,14 @@ def _quality(facts: Mapping[str, Any]) -> list[Fact]:
     return out
 
 
+def _from(path: str | None, folder: Path) -> str:
+    if not path or is_named(path):
+        return path or "none"
+    return os.path.relpath(path, os.path.realpath(folder))
+
+
 def _provenance(facts: Mapping[str, Any], made: float, folder: Path) -> list[Fact]:
-    files = {n: os.path.relpath(facts[n], os.path.realpath(folder)) if facts.get(n) else "none" for n in ("mri", "ct")}
+    files = {n: _from(facts.get(n), folder) for n in ("mri", "ct")}
     weights, guidance = facts.get("weights") or {}, facts.get("guidance") or {}
     when = facts.get("date") or datetime.fromtimestamp(made).astimezone().strftime("%Y-%m-%d %H:%M %Z")
     rows: list[tuple[str, Any]] = [

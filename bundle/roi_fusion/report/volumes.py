@@ -14,8 +14,10 @@ from nibabel.processing import resample_from_to
 
 from ..data.grids import spacing_mm
 from ..data.io import read_volume
+from ..data.naming import original_of
 from ..data.results import read_result
 from ..errors import InputError
+from ..values import listed_files
 
 __all__ = ["ResultVolumes", "View", "load_volumes", "reference_beside"]
 
@@ -111,16 +113,20 @@ class View:
         return {"left": _OPPOSITE[right], "right": right, "top": rows, "bottom": _OPPOSITE[rows]}
 
 
-def _image(path: str | Path) -> nib.Nifti1Image:
-    volume = read_volume(path, as_stored=True)
+def _is_there(path: str | Path) -> bool:
+    return all(Path(p).exists() for p in listed_files(path) or [path])
+
+
+def _image(path: str | Path, role: str = "") -> nib.Nifti1Image:
+    volume = read_volume(path, as_stored=True, role=role)
     return nib.Nifti1Image(volume.array, volume.affine)
 
 
-def _load(path: str | Path, like: Any, *, outside: float = 0.0, order: int = 1) -> np.ndarray | None:
+def _load(path: str | Path, like: Any, *, outside: float = 0.0, order: int = 1, role: str = "") -> np.ndarray | None:
     """A volume in canonical orientation on the grid of `like`; None where the file is missing."""
-    if not path or not Path(path).exists():
+    if not path or not _is_there(path):
         return None
-    image = _image(path)
+    image = _image(path, role)
     if image.shape != like.shape or not np.allclose(image.affine, like.affine, atol=1e-2):
         image = resample_from_to(image, like, order=order, cval=outside)
     upright = np.asarray(nib.as_closest_canonical(image).dataobj, dtype=np.float32)
@@ -133,7 +139,7 @@ def reference_beside(facts: Mapping[str, Any]) -> Path | None:
     Args:
         facts: content of ``result.json``.
     """
-    beside = Path(facts.get("mri") or facts.get("ct") or "").parent
+    beside = Path(original_of(facts.get("mri") or facts.get("ct") or "")).parent
     return next((p for e in (".nii.gz", ".nii") if (p := beside / f"lesion_mask{e}").is_file()), None)
 
 
@@ -151,10 +157,12 @@ def load_volumes(folder: str | Path, reference: str | Path | None = None) -> Res
     facts = read_result(folder)
     if facts is None or not {"mri", "ct"} <= set(facts):
         raise InputError(f"{folder}: expected a result folder with result.json, got none that can be read")
-    source = facts["mri"] or facts["ct"]
-    if not source or not Path(source).exists():
-        raise InputError(f"{source}: expected the {'MRI' if facts['mri'] else 'CT'} of this result, found no such file")
-    grid = _image(source)
+    mri, ct = original_of(facts["mri"]), original_of(facts["ct"])
+    source, role = (mri, "mr") if mri else (ct, "ct")
+    if not source or not _is_there(source):
+        named = facts["mri"] or facts["ct"]
+        raise InputError(f"{named}: expected the {'MRI' if mri else 'CT'} of this result, found no such file")
+    grid = _image(source, role)
     fused = _load(folder / "fused.nii.gz", grid)
     if fused is None:
         raise InputError(f"{folder}: expected a result folder with fused.nii.gz, found no such file")
@@ -162,8 +170,8 @@ def load_volumes(folder: str | Path, reference: str | Path | None = None) -> Res
         affine=nib.as_closest_canonical(grid).affine,
         stored_shape=tuple(grid.shape),
         stored_axes="".join(nib.aff2axcodes(grid.affine)),
-        mri=_load(facts["mri"], grid),
-        ct=_load(facts["ct"], grid, outside=_AIR_HU),
+        mri=_load(mri, grid, role="mr"),
+        ct=_load(ct, grid, outside=_AIR_HU, role="ct"),
         fused=fused,
         lesion=_load(folder / "lesion.nii.gz", grid, order=0),
         lesion_prob=_load(folder / "lesion_prob.nii.gz", grid),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from roi_fusion.config.knob_values import value_of_text
 from roi_fusion.config.knobs import KNOBS, Knob
 from roi_fusion.errors import InputError
-from roi_fusion.values import as_bool
+from roi_fusion.values import as_bool, listed_files
 
 __all__ = ["as_annotated", "expect_there", "knobs_elsewhere", "near", "parameters_of", "tidy_words", "with_knobs"]
 
@@ -142,14 +142,15 @@ def expect_there(**paths: str | Path | None) -> None:
     """Refuse files and folders that are not there, before anything slow is imported.
 
     Args:
-        paths: option → path; None is not looked at.
+        paths: option → path, or several with commas between; None is not looked at.
 
     Raises:
         InputError: for the first that is missing.
     """
     for name, path in paths.items():
-        if path is not None and not Path(path).exists():
-            raise InputError(f"{name}: expected a file or folder that is there, found no {path}")
+        for one in (listed_files(path) or [path]) if path is not None else []:
+            if not Path(one).exists():
+                raise InputError(f"{name}: expected a file or folder that is there, found no {one}")
 
 
 def knobs_elsewhere(knobs: Mapping[str, Any], **switched: bool) -> None:

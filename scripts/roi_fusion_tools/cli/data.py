@@ -23,6 +23,8 @@ def prepare(
     register: bool = True,
     affine: bool = False,
     masks_dir: str | None = None,
+    names: str = "hash",
+    name_key: str | None = None,
     num_workers: int = 2,
 ) -> None:
     """Turn DICOM, BIDS trees, challenge data or loose pairs into registered cases with masks.
@@ -41,6 +43,10 @@ def prepare(
         register: false trusts the positions in the headers.
         affine: true allows scaling and shear after the rigid registration.
         masks_dir: folder <case>/ with brain and bone masks of TotalSegmentator or SynthStrip, used instead of ours.
+        names: of cases that come as DICOM: hash, a keyed hash of the PatientID or the folder; keep, the PatientID or folder
+            itself.
+        name_key: file with the key of the hash, beside which names.csv maps names back; by default roi_fusion/name_key in
+            ~/.config.
         num_workers: processes.
 
     Example:
@@ -51,7 +57,15 @@ def prepare(
 
     options = PrepareOptions(reference=reference, spacing_mm=spacing_mm, register=register, affine=affine)
     record = prepare_dataset(
-        input, output, layout=layout, contrast=contrast, masks_dir=masks_dir, num_workers=num_workers, options=options
+        input,
+        output,
+        layout=layout,
+        contrast=contrast,
+        masks_dir=masks_dir,
+        names=names,
+        name_key=name_key,
+        num_workers=num_workers,
+        options=options,
     )
     flagged = sum(bool(c["flags"]) for c in record["cases"])
     parts = [*(f"{n} {status}" for status, n in record["counts"].items()), f"{flagged} flagged"]

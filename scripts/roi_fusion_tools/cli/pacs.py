@@ -14,7 +14,11 @@ from .arguments import with_knobs
 __all__ = ["pacs"]
 
 
-@with_knobs("inference", without=("mri", "ct", "dataset_dir", "split", "dicom", "guidance_masks", "num_workers"))
+#: Of a study, or options of the command itself.
+_WITHOUT = ("mri", "ct", "dataset_dir", "split", "dicom", "guidance_masks", "num_workers", "names", "name_key")
+
+
+@with_knobs("inference", without=_WITHOUT)
 def pacs(
     *,
     url: str,
@@ -28,6 +32,8 @@ def pacs(
     settled_s: float = 60,
     timeout_s: float = 60,
     patience_s: float = 300,
+    names: str = "hash",
+    name_key: str | None = None,
     **knobs: Any,
 ) -> None:
     """Fetch a study from a DICOMweb archive, fuse its MRI and CT, and store the results in it as DICOM.
@@ -46,6 +52,9 @@ def pacs(
         settled_s: how long no image of a study may have come before --watch takes it, in seconds.
         timeout_s: how long one answer of the archive may take, in seconds.
         patience_s: how long an archive that is away is asked again, in seconds.
+        names: of the folders of results: hash, a keyed hash of the study's UID, or keep, the UID.
+        name_key: file with the key of the hash, beside which names.csv maps names back; by default roi_fusion/name_key in
+            ~/.config.
 
     Example:
         roi-fusion pacs --url http://127.0.0.1:8042/dicom-web --study 1.2.3.4 --output results --register true
@@ -55,10 +64,12 @@ def pacs(
         raise InputError(f"pacs: expected either --study or --watch true, got {'both' if watch else 'none'}")
     if watch and (ct_study or mri_series or ct_series):
         raise InputError("pacs: expected --ct_study, --mri_series and --ct_series beside --study, got them beside --watch")
+    from roi_fusion.data.naming import Naming
     from roi_fusion_tools.pacs.archive import Archive
     from roi_fusion_tools.pacs.study import Wanted, process_study
     from roi_fusion_tools.pacs.watch import watch_studies
 
+    naming = Naming(names, name_key, output)
     archive = Archive(url, timeout_s, patience_s)
     # An archive that is away is told before the network is loaded.
     if study is not None:
@@ -67,13 +78,15 @@ def pacs(
         archive.studies()
     from roi_fusion.engine.prediction import Predictor
 
-    predict = Predictor(dicom=True, **knobs)
+    predict = Predictor(dicom=True, names="keep", **knobs)  # the folder of the images has the study's new name
+
+    def process(wanted: Wanted) -> Any:
+        return process_study(archive, wanted, output, predict, naming)
+
     if study is not None:
-        print(_line(study, process_study(archive, Wanted(study, ct_study, mri_series, ct_series), output, predict)), flush=True)
+        print(_line(study, process(Wanted(study, ct_study, mri_series, ct_series))), flush=True)
         return
-    watch_studies(
-        archive, lambda found: _taken(found, lambda: process_study(archive, Wanted(found), output, predict)), every_s, settled_s
-    )
+    watch_studies(archive, lambda found: _taken(found, lambda: process(Wanted(found))), every_s, settled_s)
 
 
 def _taken(study: str, process: Callable[[], Any]) -> bool:

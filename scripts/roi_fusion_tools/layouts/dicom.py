@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roi_fusion.data.io import DicomSeries, is_volume_file, scan_dicom
+from roi_fusion.data.naming import Naming, tells_a_patient
 
 from .names import OTHER_MASK, contrast_of, safe_name, short_hash
 from .sources import MASKS, CaseSource, Part, make_case, parts_of, volumes_in
@@ -16,24 +17,51 @@ __all__ = ["find_dicom"]
 
 logger = logging.getLogger(__name__)
 
-#: Ids that programs for de-identification write for everyone: they tell no patient.
-_NO_ID = {"", "anonymous", "anonymized", "anonymised", "anon", "unknown", "none", "n/a", "na", "0"}
 
+def find_dicom(root: Path, contrast: str, naming: Naming | None = None) -> list[CaseSource]:
+    """Pairs of the DICOM files below a folder; masks are the NIfTI, MHA or NRRD files in the patient's folder.
 
-def _tells_a_patient(patient_id: str) -> bool:
-    return patient_id.strip().lower() not in _NO_ID
-
-
-def find_dicom(root: Path, contrast: str) -> list[CaseSource]:
-    """Pairs of the DICOM files below a folder; masks are the NIfTI, MHA or NRRD files in the patient's folder."""
+    Args:
+        root: the folder.
+        contrast: which MRI to take of several.
+        naming: gives cases and subjects their names; None: they keep those of folders and patients.
+    """
+    hashed = naming is not None and naming.hashed
+    root = root.absolute() if hashed else root  # so that no short name is sought in texts
     series = scan_dicom(p for p in sorted(root.rglob("*")) if p.is_file() and not is_volume_file(p))
     cases = []
     for name, subject, members in _patients(root, series):
         masks = []
         if (root / name).is_dir():
             masks = [p for p in parts_of(volumes_in(root / name, deep=True)) if p.role in (*MASKS, OTHER_MASK)]
-        cases += _cases(name, subject, members, masks, contrast)
+        if naming is None or not hashed:
+            cases += _cases(name, subject, members, masks, contrast)
+        else:
+            cases += _hidden_cases(root, name, subject, members, masks, contrast, naming)
     return cases
+
+
+def _hidden_cases(
+    root: Path, name: str, subject: str, members: list[DicomSeries], masks: list[Part], contrast: str, naming: Naming
+) -> list[CaseSource]:
+    """:func:`_cases` under names that tell no patient, in whose messages no path stands."""
+    ids = {s.patient_id for s in members}
+    patient = naming.patient(members[0].patient_id, "") if len(ids) == 1 and tells_a_patient(*ids) else ""
+    case = patient if patient and subject == name else naming.noted(naming.name(name, "case"), name)
+    for s in members:
+        s.shown_as = case
+    found = _cases(case, patient or naming.noted(naming.name(subject, "case"), subject), members, masks, contrast, naming)
+    for one in found:
+        one.original = name + one.case.removeprefix(case)
+        roles: dict[str, Path] = {}
+        for role, path in one.files():
+            roles.setdefault(role, path)
+        for role, first in roles.items():
+            one.hidden[str(first)] = one.hidden[str(first.resolve())] = naming.shown(one.case, role, first)
+        one.hidden |= {str(m.source): f"{case}, a mask" for m in masks if str(m.source) not in one.hidden}
+        one.hidden |= {str(root / name): case, str((root / name).resolve()): case}
+        one.refused, one.notes = one.hide(one.refused), one.hide(one.notes)
+    return found
 
 
 def _patients(root: Path, series: Sequence[DicomSeries]) -> list[tuple[str, str, list[DicomSeries]]]:
@@ -54,7 +82,7 @@ def _patients(root: Path, series: Sequence[DicomSeries]) -> list[tuple[str, str,
     for s in series:
         if by_folder and len(ids[tops[id(s)]]) == 1:
             key = ("folder", tops[id(s)])
-        elif _tells_a_patient(s.patient_id):
+        elif tells_a_patient(s.patient_id):
             key = ("patient", s.patient_id)
         elif s.study_uid:
             key = ("study", s.study_uid)
@@ -66,7 +94,7 @@ def _patients(root: Path, series: Sequence[DicomSeries]) -> list[tuple[str, str,
     out = []
     for key, members in sorted(groups.items(), key=lambda item: names[item[0]]):
         patient = members[0].patient_id
-        subject = subjects.setdefault(patient, names[key]) if _tells_a_patient(patient) else names[key]
+        subject = subjects.setdefault(patient, names[key]) if tells_a_patient(patient) else names[key]
         out.append((names[key], subject, members))
     return out
 
@@ -89,7 +117,14 @@ def _why_no_volume(series: DicomSeries) -> str | None:
         return f"its headers cannot be read ({type(e).__name__}: {str(e)[:100]})"
 
 
-def _cases(name: str, subject: str, members: Sequence[DicomSeries], masks: Sequence[Part], contrast: str) -> list[CaseSource]:
+def _cases(
+    name: str,
+    subject: str,
+    members: Sequence[DicomSeries],
+    masks: Sequence[Part],
+    contrast: str,
+    naming: Naming | None = None,
+) -> list[CaseSource]:
     """One case of a patient, or one of each study that holds both a CT and an MRI where there are several of these."""
     parts: list[tuple[str, Part]] = []
     notes = []
@@ -104,7 +139,7 @@ def _cases(name: str, subject: str, members: Sequence[DicomSeries], masks: Seque
     for uid, part in parts:
         studies.setdefault(uid, []).append(part)
     whole = {uid: own for uid, own in studies.items() if {"ct", "mri"} <= {p.role for p in own}}
-    if not whole and len(studies) > 1 and not _tells_a_patient(members[0].patient_id):
+    if not whole and len(studies) > 1 and not tells_a_patient(members[0].patient_id):
         notes.append(f"no PatientID in the headers: {len(studies)} studies taken for one patient, as one folder holds them")
     if len(whole) < 2:
         one = next(iter(whole.values()), [p for _, p in parts])
@@ -113,4 +148,5 @@ def _cases(name: str, subject: str, members: Sequence[DicomSeries], masks: Seque
     left = [f"{p.source}: of a study without a pair" for u, p in parts if u not in whole]
     if masks:
         left.append(f"left alone, as {len(whole)} studies are there: {', '.join(str(m.source) for m in masks)}")
-    return [make_case(f"{name}_{short_hash(uid)}", own, contrast, [*notes, *left], subject) for uid, own in whole.items()]
+    ends = {uid: short_hash(uid) if naming is None else naming.name(uid, "study", 8) for uid in whole}
+    return [make_case(f"{name}_{ends[uid]}", own, contrast, [*notes, *left], subject) for uid, own in whole.items()]

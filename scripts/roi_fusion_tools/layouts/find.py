@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from roi_fusion.data.io import is_volume_file
+from roi_fusion.data.naming import Naming
 from roi_fusion.errors import InputError
 
 from .dicom import find_dicom
@@ -41,7 +42,7 @@ def _inventory(root: Path) -> str:
     volumes = [p for p in files if is_volume_file(p)]
     counts = Counter("".join(p.suffixes[-2:]) or "no ending" for p in files)
     kinds = ", ".join(f"{n} × {ending}" for ending, n in counts.most_common(4)) or "no file"
-    named = ", ".join(str(p.relative_to(root)) for p in (volumes or files)[:3])
+    named = ", ".join(str(p.relative_to(root)) for p in volumes[:3])  # names of DICOM files may be those of patients
     return f"{len(files)} files ({kinds}) in {len(entries) - len(files)} folders{', such as ' + named if named else ''}"
 
 
@@ -52,6 +53,7 @@ def find_pairs(
     contrast: str = "auto",
     masks_dir: str | Path | None = None,
     images: str | None = None,
+    naming: Naming | None = None,
 ) -> Found:
     """Find the pairs of a folder, or the cases of published data.
 
@@ -62,6 +64,7 @@ def find_pairs(
         masks_dir: ``<masks_dir>/<case>/`` with masks of other programs, which then stand in for the thresholds:
             ``brain_mask``, ``brain`` or ``synthstrip_mask``, and ``bone_mask`` or ``skull``, in NIfTI, MHA or NRRD.
         images: mri, ct or pair, of published data; None: what they have.
+        naming: gives cases of DICOM their names; None: they keep those of folders and patients.
 
     Raises:
         InputError: when there is no pair; the sentence says what was found instead.
@@ -79,7 +82,7 @@ def find_pairs(
         )
     tried: list[Found] = []
     for name in _FINDERS if layout == "auto" else [layout]:
-        found = Found(name, sorted(_search(root, name, contrast, images, layout == "auto"), key=lambda c: c.case))
+        found = Found(name, sorted(_search(root, name, contrast, images, layout == "auto", naming), key=lambda c: c.case))
         if any(c.refused is None for c in found.cases):
             break
         tried.append(found)
@@ -105,8 +108,10 @@ def find_pairs(
     return found
 
 
-def _search(root: Path, name: str, contrast: str, images: str | None, auto: bool) -> list[CaseSource]:
+def _search(root: Path, name: str, contrast: str, images: str | None, auto: bool, naming: Naming | None) -> list[CaseSource]:
     """The cases of one layout; published data that are asked for by name are found from above and below too."""
+    if name == "dicom":
+        return find_dicom(root, contrast, naming)
     if auto or name not in PUBLIC_LAYOUTS:
         return _FINDERS[name](root, contrast)
     return find_public(root, name, contrast, images)
@@ -127,14 +132,17 @@ def _add_masks(cases: Sequence[CaseSource], folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"masks_dir: expected a folder of masks, found no folder {folder}")
     for case in cases:
-        own = parts_of(volumes_in(folder / case.case)) if (folder / case.case).is_dir() else []
+        own_folder = folder.absolute() / case.original if case.original else folder / case.case
+        own = parts_of(volumes_in(own_folder)) if own_folder.is_dir() else []
+        if case.original:
+            case.hidden[str(own_folder)] = case.case
         unsaid = [str(p.source) for p in own if p.role == OTHER_MASK]
         if unsaid:
-            case.notes.append(f"left alone, as the name says neither brain nor bone: {', '.join(unsaid)}")
+            case.notes.append(case.hide(f"left alone, as the name says neither brain nor bone: {', '.join(unsaid)}"))
         for role in ("brain_mask", "bone_mask"):
             candidates = [p.source for p in own if p.role == role and isinstance(p.source, Path)]
             if len(candidates) > 1 and case.refused is None:
                 listed = ", ".join(map(str, candidates))
-                case.refused = f"{case.case}: expected one {ROLES[role]}, got {len(candidates)} candidates: {listed}"
+                case.refused = case.hide(f"{case.case}: expected one {ROLES[role]}, got {len(candidates)} candidates: {listed}")
             elif candidates:
                 setattr(case, role, candidates[0])

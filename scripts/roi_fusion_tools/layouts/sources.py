@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from roi_fusion.data.dicom_choice import CONTRAST_ORDER
 from roi_fusion.data.io import DicomSeries, is_volume_file
+from roi_fusion.data.naming import hidden
 
 from .names import OTHER_MASK, role_of, stem_of
 
@@ -55,6 +57,8 @@ class CaseSource:
         alone: ``"mri"`` or ``"ct"`` where the case is that image alone.
         more_masks: rater → lesion mask of whoever else drew one.
         part: ``"train"`` or ``"test"``, where the data set's authors say so.
+        original: name of the case in the raw data, where another one was given to it.
+        hidden: path or other text that may name a patient → what stands in results and messages in its place.
     """
 
     case: str
@@ -70,6 +74,12 @@ class CaseSource:
     alone: str = ""
     more_masks: dict[str, Path] = field(default_factory=dict)
     part: str = ""
+    original: str = ""
+    hidden: dict[str, str] = field(default_factory=dict)
+
+    def hide(self, content: Any) -> Any:
+        """Texts, also in lists and dictionaries, without what may name a patient."""
+        return hidden(content, self.hidden)
 
     def files(self) -> list[tuple[str, Path]]:
         """Role and path of every input file."""

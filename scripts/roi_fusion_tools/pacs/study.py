@@ -14,6 +14,7 @@ from roi_fusion.data.dicom_choice import choose_series
 from roi_fusion.data.dicom_out.source import identities, result_key, uid_of
 from roi_fusion.data.dicom_out.write import written_files
 from roi_fusion.data.io import DicomSeries, scan_dicom
+from roi_fusion.data.naming import Naming
 from roi_fusion.data.results import read_result
 from roi_fusion.errors import InputError
 
@@ -65,7 +66,9 @@ class Outcome:
     lesion_ml: float | None = None
 
 
-def process_study(archive: Archive, wanted: Wanted, output_dir: str | Path, predict: Predicts) -> Outcome:
+def process_study(
+    archive: Archive, wanted: Wanted, output_dir: str | Path, predict: Predicts, naming: Naming | None = None
+) -> Outcome:
     """Fetch MRI and CT of a study, fuse them, and store the results in the study.
 
     Results have UIDs of their images, weights and settings: where the archive has the report, which comes last, nothing is
@@ -74,14 +77,16 @@ def process_study(archive: Archive, wanted: Wanted, output_dir: str | Path, pred
     Args:
         archive: that has the study.
         wanted: the images to take.
-        output_dir: gets a folder of results named by a hash of the study's UID.
-        predict: the network, which also writes DICOM.
+        output_dir: gets a folder of results named by a keyed hash of the study's UID.
+        predict: the network, which also writes DICOM and calls a case as the folder of its images.
+        naming: gives the study its name; None: by the default key.
 
     Raises:
         InputError: when the images cannot be used, or the archive is away or refuses.
     """
     with TemporaryDirectory(prefix="roi_fusion_pacs_") as scratch:
-        name = f"study_{short_hash(wanted.study)}"
+        naming = naming or Naming(output_dir=output_dir)
+        name = naming.noted(naming.name(wanted.study, "study"), wanted.study) if naming.hashed else wanted.study
         mri, ct = _fetched(archive, wanted, Path(scratch) / name)
         key = result_key(identities(mri, "mr"), identities(ct, "ct"), predict.settings())
         report = uid_of(key, "report", 1)

@@ -111,6 +111,7 @@ def prepare_case(
         "seconds": round(time.perf_counter() - start, 1),
         "versions": {**versions(), "itk": _itk_version()},
     }
+    facts = source.hide(facts)
     _write(Path(output_dir), outcome, found, options, facts)
     return facts
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from roi_fusion.data.naming import original_of
 from roi_fusion.data.results import versions
 from roi_fusion.values import write_json
 
@@ -79,4 +80,4 @@ class Record:
 def _inputs_gone(folder: Path) -> bool:
     """Whether a case's raw files are missing; another run may have written it from a folder that is still there."""
     inputs = (read_record(folder) or {}).get("input_files")
-    return isinstance(inputs, dict) and not all(Path(str(path)).is_file() for path in inputs.values())
+    return isinstance(inputs, dict) and not all(Path(original_of(str(path))).is_file() for path in inputs.values())

@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from roi_fusion.data.cases import find_cases
-from roi_fusion.data.splits import make_splits
+from roi_fusion.data.naming import Naming
+from roi_fusion.data.splits import make_splits, read_splits
 from roi_fusion.errors import InputError
 from roi_fusion.values import whole_file, write_json
 
@@ -37,6 +38,8 @@ def prepare_dataset(
     contrast: str = "auto",
     masks_dir: str | Path | None = None,
     images: str | None = None,
+    names: str = "hash",
+    name_key: str | Path | None = None,
     num_workers: int = 2,
     options: PrepareOptions | None = None,
     progress: bool = True,
@@ -50,6 +53,7 @@ def prepare_dataset(
         input_dir: where the data lies; never written to.
         output_dir: folder of cases; ``prepare.json``, ``prepare.html`` and ``errors.json`` lie in it.
         layout, contrast, masks_dir, images: see :func:`~roi_fusion_tools.layouts.find_pairs`.
+        names, name_key: of cases that come as DICOM, see :class:`~roi_fusion.data.naming.Naming`.
         num_workers: processes; 0 or 1 works in this one.
         options: of every case.
         progress: show a bar.
@@ -66,7 +70,8 @@ def prepare_dataset(
     source, root = Path(input_dir).resolve(), Path(output_dir).resolve()
     if root == source or source in root.parents:
         raise InputError(f"output_dir: expected a folder outside of input_dir {input_dir}, got {output_dir}")
-    found = find_pairs(input_dir, layout, contrast=contrast, masks_dir=masks_dir, images=images)
+    naming = Naming(names, name_key, root)
+    found = find_pairs(input_dir, layout, contrast=contrast, masks_dir=masks_dir, images=images, naming=naming)
     logger.info("%s", found.summary())
     for case in found.cases:
         for note in case.notes:
@@ -75,7 +80,11 @@ def prepare_dataset(
     root.mkdir(parents=True, exist_ok=True)
     with locked(root):
         if found.splits is not None:
-            _copy_splits(found.splits, root)
+            renamed = {c.original: c.case for c in found.cases if c.original}
+            if renamed:
+                _rename_splits(found.splits.parent, root, renamed)
+            else:
+                _copy_splits(found.splits, root)
         record = Record(root, found, options)
         with tqdm(total=len(found.cases), desc="cases", unit="case", disable=not progress) as bar:
             for outcome in attempts(found.cases, root, options, num_workers):
@@ -107,6 +116,14 @@ def _write_official_splits(found: Found, root: Path) -> None:
         write_json(
             root / "splits.json", {"train": shared["train"], "val": sorted(shared["val"] + shared["test"]), "test": test}
         )
+
+
+def _rename_splits(source: Path, root: Path, renamed: dict[str, str]) -> None:
+    """The splits that came with the data under the cases' new names, unless the output folder has some."""
+    splits = read_splits(source)
+    if splits is None or (root / "splits.json").exists() or (root / "splits").exists():
+        return
+    write_json(root / "splits.json", {part: [renamed[n] for n in names if n in renamed] for part, names in splits.items()})
 
 
 def _copy_splits(splits: Path, root: Path) -> None:

@@ -88,6 +88,7 @@ def prepare_single(
         "seconds": round(time.perf_counter() - start, 1),
         "versions": versions(),
     }
+    facts = source.hide(facts)
     _write(Path(output_dir), arrays, affine, facts)
     return facts
 

@@ -78,7 +78,7 @@ def _attempt(source: CaseSource, output_dir: Path, options: PrepareOptions) -> d
         logger.debug("%s", source.case, exc_info=True)
         first_line = str(e).strip().splitlines()[0][:200] if str(e).strip() else ""
         sentence = f"{source.case}: expected a usable case, got {type(e).__name__}: {first_line}"
-    return _refused(source.case, sentence, output_dir)
+    return _refused(source.case, source.hide(sentence), output_dir)
 
 
 def _kept(source: CaseSource, output_dir: Path, options: PrepareOptions) -> dict[str, Any] | None:

@@ -122,10 +122,10 @@ def read_source(mri: str | Path, ct: str | Path | None = None) -> DicomSource:
         raise InputError(f"{mri}: expected the MRI as a DICOM series for results as DICOM, got a file of another kind")
     slices, _ = volume_slices(series)
     headers = _headers(slices)
-    for path, header in headers.items():
+    for header in headers.values():
         missing = [tag for tag in _REQUIRED if not str(header.get(tag) or "")]
         if missing:
-            raise InputError(f"{path}: expected {' and '.join(missing)} in the header for results as DICOM, got none")
+            raise InputError(f"{series}: expected {' and '.join(missing)} in the header for results as DICOM, got none")
     frames = {str(h.FrameOfReferenceUID) for h in headers.values()}
     if len(frames) > 1:
         raise InputError(f"{series}: expected one frame of reference for results as DICOM, got {len(frames)}")

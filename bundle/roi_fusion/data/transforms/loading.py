@@ -22,7 +22,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 
 from ...errors import InputError
-from ...values import as_bool
+from ...values import as_bool, listed_files
 from ..io import Volume, is_volume_file, read_volume, split_ending
 
 __all__ = ["CheckVolumesd", "CompleteCased", "FillMissingd", "FillUnknownLabeld", "LoadVolumesd", "file_of", "to_metatensor"]
@@ -50,6 +50,11 @@ def _mri_in(folder: Path) -> Path:
     return found[0]
 
 
+def _first_of(path: Any) -> Path:
+    """A path, or the first of several with commas between."""
+    return (listed_files(str(path)) or [Path(str(path))])[0]
+
+
 class CompleteCased(Transform):
     """Add what a bare MRI path lacks: ``case``, its name, and ``ct``, the file beside it, as MONAI Label gives the MRI only.
 
@@ -70,15 +75,15 @@ class CompleteCased(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = {**data, "missing": ""}
         if self.allow_missing and d.get("image") is None and d.get("ct") is not None:
-            ct = Path(str(d["ct"]))
+            ct = _first_of(d["ct"])
             name, _ = split_ending(ct.name)
             d["case"] = d.get("case") or (ct.absolute().parent.name or "case" if name == "ct" else name.removesuffix("_ct"))
-            return {**d, "ct_file": str(ct), "missing": "mri"}
+            return {**d, "ct_file": str(d.get("ct_shown") or ct), "missing": "mri"}
         if d.get("image") is None:
             folder = Path(str(d.get("folder", "")))
             missing = " and ".join(n for n in ("mri.nii.gz", "ct.nii.gz") if not (folder / n).is_file())
             raise InputError(f"{folder}: expected mri.nii.gz and ct.nii.gz, found no {missing}")
-        mri = Path(str(d["image"]))
+        mri = _first_of(d["image"])
         if mri.is_dir():
             mri = _mri_in(mri)
             d["image"] = str(mri)
@@ -96,7 +101,7 @@ class CompleteCased(Transform):
             if not ct.exists():
                 raise InputError(f"{mri}: expected its CT at {ct}, found no such file")
             d["ct"] = str(ct)
-        d["ct_file"] = str(d["ct"])
+        d["ct_file"] = str(d.get("ct_shown") or _first_of(d["ct"]))
         return d
 
 
@@ -115,10 +120,12 @@ class LoadVolumesd(MapTransform):
         d = dict(data)
         notices = []
         for key in self.key_iterator(d):
-            path = str(d[key])
-            volume = read_volume(path, as_stored=True, role=_ROLES.get(str(key), ""))
+            path, shown = str(d[key]), str(d.pop(f"{key}_shown", ""))
+            volume = read_volume(path, as_stored=True, role=_ROLES.get(str(key), ""), shown_as=shown)
             d[key] = to_metatensor(volume)
-            d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = path  # of a DICOM series the folder, which can be read again
+            d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = shown or str(
+                _first_of(path)
+            )  # of a DICOM series what can be read again
             notices += [f"{volume.source}: {note}" for note in volume.notes]
         for notice in notices:
             _warn_once(notice)
