@@ -89,7 +89,9 @@ def test_faults_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "short").write_text("secret\n")
     with pytest.raises(InputError, match="name_key: expected a key of 32 characters or more, got 6 in"):
         Naming(name_key=tmp_path / "short").name("a", "b")
-    with pytest.raises(InputError, match=r"name_key: expected a place for the key .*; --name_key FILE names another, --names keep"):
+    with pytest.raises(
+        InputError, match=r"name_key: expected a place for the key .*; --name_key FILE names another, --names keep"
+    ):
         Naming(name_key=tmp_path / "short" / "key").name("a", "b")
     monkeypatch.delenv("ROI_FUSION_NAME_KEY")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "conf"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,9 @@ _TAGS: tuple[str | int, ...] = (
 
 #: So many images of another orientation or size are scouts inside a series, as long as the stack has four times as many.
 _MAX_SCOUTS = 3
+
+#: What may stand in messages; a header may hold anything else there.
+_MODALITIES = {"CR", "DX", "KO", "MG", "NM", "OT", "PR", "PT", "REG", "RTSTRUCT", "SEG", "SR", "US", "XA"}
 
 _LOCALISER = r"locali[sz]er|scout|topogram|survey|3-?plane"
 
@@ -122,7 +126,7 @@ class DicomSeries:
     def why_no_volume(self) -> str | None:
         """Why this series is no volume at all, such as a localiser; None for one that can be read or refused."""
         if self.modality not in ("CT", "MR"):
-            return f"a {self.modality or 'nameless'} series"
+            return f"a {self.modality if self.modality in _MODALITIES else 'nameless'} series"
         main, _ = self.stack()
         if not main or re.search(_LOCALISER, self.description.lower()):
             return "a localiser"
@@ -160,7 +164,8 @@ def scan_dicom(paths: Iterable[Path]) -> list[DicomSeries]:
         if not begins_as_dicom(path):
             continue
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[Tag(t) for t in _TAGS], force=True)
+            with warnings.catch_warnings(action="ignore"):  # they quote what a header holds
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[Tag(t) for t in _TAGS], force=True)
         except Exception as e:  # whatever a broken header raises
             logger.debug("%s: expected a DICOM file, got one that cannot be read (%s)", path, str(e)[:120])
             broken.append(path)

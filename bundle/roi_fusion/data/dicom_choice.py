@@ -86,7 +86,7 @@ def _why_not(series: DicomSeries, role: str) -> str | None:
         return "a result of ROI Fusion"
     why = series.why_no_volume()
     if why is None and role and series.modality.lower() != role:
-        return f"a {_NAMES.get(series.modality.lower(), series.modality)} series"
+        return f"a {_NAMES[series.modality.lower()]} series"
     return why
 
 

@@ -35,14 +35,14 @@ _FINDERS: dict[str, Callable[[Path, str], list[CaseSource]]] = {
 LAYOUTS = ("auto", *_FINDERS, *(name for name in PUBLIC_LAYOUTS if name not in _FINDERS))
 
 
-def _inventory(root: Path) -> str:
+def _inventory(root: Path, with_names: bool = True) -> str:
     """What a folder holds instead of pairs, in a few words."""
     entries = sorted(p for p in root.rglob("*") if not p.name.startswith("."))
     files = [p for p in entries if p.is_file()]
     volumes = [p for p in files if is_volume_file(p)]
     counts = Counter("".join(p.suffixes[-2:]) or "no ending" for p in files)
     kinds = ", ".join(f"{n} × {ending}" for ending, n in counts.most_common(4)) or "no file"
-    named = ", ".join(str(p.relative_to(root)) for p in volumes[:3])  # names of DICOM files may be those of patients
+    named = ", ".join(str(p.relative_to(root)) for p in volumes[:3] if with_names)
     return f"{len(files)} files ({kinds}) in {len(entries) - len(files)} folders{', such as ' + named if named else ''}"
 
 
@@ -89,10 +89,12 @@ def find_pairs(
     else:
         near = max(tried, key=lambda f: len(f.cases))
         seen = f"; the nearest to a pair was {near.cases[0].refused}" if near.cases else ""
+        dicom = any(f.layout == "dicom" and f.cases for f in tried)
+        with_names = not (dicom and naming is not None and naming.hashed)  # folders of patients have their names
         expected = "an MRI and a CT of one patient" + ("" if layout == "auto" else f" in layout {layout}")
         if layout in PUBLIC_LAYOUTS:
             expected = f"the tree of {layout}, {looks_like(layout)}"
-        raise InputError(f"{root}: expected {expected}, found none among {_inventory(root)}{seen}")
+        raise InputError(f"{root}: expected {expected}, found none among {_inventory(root, with_names)}{seen}")
     if found.layout == "bids" or (found.layout == "isles24" and layout == "auto"):
         _name_left_out(root, found, contrast)
     for case in found.cases:
