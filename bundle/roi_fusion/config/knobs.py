@@ -97,6 +97,12 @@ KNOBS: dict[str, Knob] = {
         "true also writes the results of --mri as DICOM, where it is a DICOM folder; needs highdicom",
         where="inference",
     ),
+    "bids": Knob(
+        "bool",
+        False,
+        "true also writes the results as BIDS derivatives to <output_dir>/derivatives/roi_fusion",
+        where="inference",
+    ),
     "names": Knob(
         "str",
         "hash",

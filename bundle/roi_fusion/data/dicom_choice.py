@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from .dicom import DicomSeries
 
-__all__ = ["CONTRAST_ORDER", "MODEL", "choose_series", "contrast_of"]
+__all__ = ["CONTRAST_ORDER", "MODEL", "choose_series", "contrast_of", "series_contrast"]
 
 #: Which MRI is taken where there are several contrasts; the name ``mri`` says that the user chose.
 CONTRAST_ORDER = ("mri", "adc", "dwi", "flair", "t2", "t1", "")
@@ -66,13 +66,13 @@ def choose_series(folder: str | Path, found: Sequence[DicomSeries], role: str = 
         raise InputError(f"{folder}: expected the images of one patient, got {len({s.patient_id for s in fitting})} PatientIDs")
     passed = 0
     if role == "mr" and len(fitting) > 1:
-        contrasts = {id(s): _contrast(s) for s in fitting}
+        contrasts = {id(s): series_contrast(s) for s in fitting}
         first = min(contrasts.values(), key=CONTRAST_ORDER.index)
         taken = [s for s in fitting if contrasts[id(s)] == first]
         passed, fitting = len(fitting) - len(taken), taken
     if len(fitting) == 1:
         if passed:
-            kind = _contrast(fitting[0]).upper() or "unknown contrast"
+            kind = series_contrast(fitting[0]).upper() or "unknown contrast"
             fitting[0].notes.append(f"of {passed + 1} MRI series, number {fitting[0].number} ({kind}) taken")
         return fitting[0]
     names = "; ".join(f"series {s.number}: {why_not[id(s)] or _volume(s)}" for s in found) or "no DICOM file"
@@ -91,10 +91,11 @@ def _why_not(series: DicomSeries, role: str) -> str | None:
 
 
 def _volume(series: DicomSeries) -> str:
-    contrast = _contrast(series).upper() if series.modality == "MR" else series.modality
+    contrast = series_contrast(series).upper() if series.modality == "MR" else series.modality
     return f"a volume ({contrast})" if contrast else "a volume"
 
 
-def _contrast(series: DicomSeries) -> str:
+def series_contrast(series: DicomSeries) -> str:
+    """The contrast of an MRI series, as its description or else its image types tell; empty where neither does."""
     types = " ".join(sorted(series.slices[0].kinds)).replace("_", " ")
     return contrast_of(series.description) or contrast_of(types)

@@ -11,6 +11,7 @@ from scipy.interpolate import interp1d
 
 from ..errors import InputError
 from .dicom import DicomSeries
+from .dicom_choice import series_contrast
 from .dicom_pixels import read_planes
 from .dicom_repeats import one_pass
 from .dicom_slice import DicomSlice
@@ -62,6 +63,7 @@ def read_series(series: DicomSeries) -> Volume:
     check_affine(affine, (*slices[0].size, len(slices)), str(series))
     array, stored, told = read_planes(series, slices)
     volume = Volume(array, affine, str(series), series.modality.lower(), [*notes, *told])
+    volume.contrast = series_contrast(series) if volume.modality == "mr" else ""
     padding = slices[0].padding
     if np.isfinite(padding):
         value = padding * _or(slices[0].slope, 1) + _or(slices[0].intercept, 0)

@@ -46,6 +46,7 @@ class Volume:
         forms: both placements of a NIfTI header in millimetres, ``{"sform", "sform_code", "qform", "qform_code"}``, which
             results carry on; a code of 0 says that the matrix does not count. Other formats have one: it stands in both.
         resampled: whether the voxels are no longer those of the file.
+        contrast: of an MRI that came as DICOM, see :func:`~roi_fusion.data.dicom_choice.contrast_of`.
     """
 
     array: np.ndarray
@@ -55,6 +56,7 @@ class Volume:
     notes: list[str] = field(default_factory=list)
     forms: dict[str, Any] = field(default_factory=dict)
     resampled: bool = False
+    contrast: str = ""
 
     def __post_init__(self) -> None:
         if not self.forms:

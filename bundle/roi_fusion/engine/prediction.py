@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 from ..config.check import inference_parser
 from ..config.knob_values import check_writable
 from ..config.root import BUNDLE_ROOT
+from ..data.bids_out import write_run
 from ..data.cases import collate_cases, inference_datalist, sentence_for
 from ..data.dicom_out.write import DICOM_FOLDER, write_dicom
 from ..data.naming import Naming, original_of
@@ -182,6 +183,7 @@ class Predictor:
             if dicom:
                 write_dicom(folder, original_of(facts["mri"]), original_of(facts["ct"]) or None)
                 files["dicom"] = folder / DICOM_FOLDER
+            write_run(output_dir, self._parser.get_parsed_content("bids"))
         volumes = {stem: np.asarray(result[key][0]).astype(dtype) for key, (stem, dtype) in RESULT_FILES.items()}
         interval, unlike = facts["lesion_ml_interval"], facts["outside_training"]
         return Prediction(

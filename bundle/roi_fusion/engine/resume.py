@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 #: Top-level keys that change where a run reads, writes or computes, but no result.
 _NO_SETTINGS = {
     *("bundle_root", "dataset_dir", "output_dir", "checkpoint", "split", "mri", "ct", "overwrite", "verbose", "num_workers"),
-    *("names", "name_key", "naming"),
+    *("names", "name_key", "naming", "bids"),
     *("imports", "run", "initialize", "finalize", "dataset", "dataloader", "resume_cases"),
 }
 

@@ -171,6 +171,7 @@ class ResultWriter:
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
             "ct": str(item.get("ct_file", "")),
             "missing": item.get("missing") or None,
+            "contrast": item["image"].meta.get("contrast") or None,
             "reader_notices": str(item.get("reader_notices") or "").splitlines(),
             "warnings": [*_warnings(item, lesion_ml), *apart_sentences(statement)],
             "plausibility": plausible or None,

@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "DEVELOPER", "command_of"]
 
 #: Heading → name → module of this package. A command is the function of its name in that module.
 COMMANDS: dict[str, dict[str, str]] = {
-    "Run": {"predict": "use", "pacs": "pacs", "report": "use", "demo": "use"},
+    "Run": {"predict": "use", "pacs": "pacs", "export_bids": "use", "report": "use", "demo": "use"},
     "Prepare data": {
         "prepare": "data",
         "explore": "data",

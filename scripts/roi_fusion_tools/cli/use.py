@@ -11,7 +11,7 @@ from roi_fusion.errors import InputError
 
 from .arguments import expect_there, with_knobs
 
-__all__ = ["demo", "label", "predict", "report"]
+__all__ = ["demo", "export_bids", "label", "predict", "report"]
 
 
 @with_knobs("inference")
@@ -43,6 +43,35 @@ def predict(
     from .bundle import run_bundle
 
     run_bundle(["inference"], {"output_dir": output, **given, **knobs})
+
+
+def export_bids(results_dir: str, *, output: str, contrast: str = "") -> None:
+    """Write a folder of results as a BIDS derivative data set.
+
+    Writes <output>/sub-*/[ses-*/]{anat,dwi}/ with the fused volume, the lesion mask and its probability, and
+    dataset_description.json. A case called sub-01 or sub-01_ses-1 keeps that label; of other names letters and digits count.
+
+    Args:
+        results_dir: folder of results.
+        output: the data set, such as derivatives/roi_fusion; new, or an earlier one of this command, which is added to.
+        contrast: t1, t2, flair, dwi or adc of all MRIs; by default as preparation noted it or the name of the MRI's file tells.
+
+    Example:
+        roi-fusion export_bids results --output derivatives/roi_fusion
+    """
+    expect_there(results_dir=results_dir)
+    from roi_fusion.data.bids_out import write_bids
+    from roi_fusion.data.results import result_folders
+
+    folders = result_folders(results_dir)
+    if not folders:
+        raise InputError(f"{results_dir}: expected a folder of results, found no <case>/result.json in it")
+    left_out = write_bids(folders, output, contrast)
+    for sentence in left_out.values():
+        print(sentence)
+    if len(left_out) == len(folders):
+        raise InputError(f"{results_dir}: expected at least one case to write, got none of {len(folders)}")
+    print(f"{len(folders) - len(left_out)} cases in {output}")
 
 
 def report(results_dir: str, history_dir: str | None = None, single_file_cases: int = 20) -> None:

@@ -147,6 +147,7 @@ def to_metatensor(volume: Volume) -> MetaTensor:
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
         ImageMetaKey.FILENAME_OR_OBJ: volume.source,
+        "contrast": volume.contrast,
     }
     return MetaTensor(torch.from_numpy(np.ascontiguousarray(volume.array))[None], affine=affine, meta=meta)
 
