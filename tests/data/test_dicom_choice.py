@@ -75,7 +75,7 @@ def test_mixed_patients_are_refused(tmp_path: Path) -> None:
 
 def test_a_study_without_an_mri_is_refused(tmp_path: Path) -> None:
     series(tmp_path, "CT", 1, "Head")
-    with pytest.raises(InputError, match=r"expected one DICOM series with an MRI volume, got 0 \(Head: a CT series\)"):
+    with pytest.raises(InputError, match=r"expected one DICOM series with an MRI volume, got 0 \(series 1: a CT series\)"):
         read_volume(tmp_path, role="mr")
 
 

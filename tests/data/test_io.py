@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raw_layouts import dicom_series, save
-from roi_fusion.data.io import Volume, check_pair, looks_like_ct, read_volume
+from roi_fusion.data.io import Volume, check_pair, dicom_series_of, looks_like_ct, read_volume
 from roi_fusion.errors import InputError
 
 itk = pytest.importorskip("itk")
@@ -81,11 +81,36 @@ def test_a_sheared_file_is_straightened(ct: np.ndarray, tmp_path: Path) -> None:
 def test_of_several_series_in_a_folder_none_is_taken(ct: np.ndarray, tmp_path: Path) -> None:
     dicom_series(tmp_path, ct, AFFINE, "CT", description="thin", number=1)
     dicom_series(tmp_path, ct, AFFINE, "CT", description="thick", number=2)
-    with pytest.raises(InputError, match=r"expected one DICOM series with a volume, got 2 \(thin: a volume; thick: a volume\)"):
+    both = r"series 1: a volume \(CT\); series 2: a volume \(CT\)"
+    with pytest.raises(InputError, match=rf"expected one DICOM series with a volume, got 2 \({both}\)"):
         read_volume(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"got 0 \(no DICOM file\)"):
         read_volume(tmp_path / "empty")
+
+
+def test_a_list_of_files_is_a_series(ct: np.ndarray, tmp_path: Path) -> None:
+    """With commas between; what lies beside them does not count."""
+    files = dicom_series(tmp_path, ct, AFFINE, "CT", number=1)
+    dicom_series(tmp_path, ct, AFFINE, "CT", number=2)
+    listed = ",".join(map(str, reversed(files)))
+    np.testing.assert_array_equal(read_volume(listed, role="ct").array, ct)
+    with pytest.raises(InputError, match="absent: expected a DICOM file, found no such file"):
+        read_volume(f"{files[0]},{tmp_path / 'absent'}")
+    comma = tmp_path / "a,b"
+    comma.mkdir()
+    dicom_series(comma, ct, AFFINE, "CT")
+    np.testing.assert_array_equal(read_volume(comma).array, ct)  # a folder's own name
+
+
+def test_a_file_and_what_lies_beside_it_are_read_once(ct: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pydicom
+
+    files, read = dicom_series(tmp_path, ct, AFFINE, "CT"), pydicom.dcmread
+    seen: list[Path] = []
+    monkeypatch.setattr(pydicom, "dcmread", lambda path, **how: (seen.append(Path(path)), read(path, **how))[1])
+    assert dicom_series_of(files[0]) is not None
+    assert sorted(seen) == sorted(files)
 
 
 def test_a_16_bit_overflow_is_refused(ct: np.ndarray, tmp_path: Path) -> None:

@@ -89,8 +89,14 @@ KNOBS: dict[str, Knob] = {
         optional=True,
         where="evaluate, inference",
     ),
-    "mri": Knob("path", None, "MRI of a single pair, instead of dataset_dir", optional=True, where="inference"),
-    "ct": Knob("path", None, "CT of a single pair", optional=True, where="inference"),
+    "mri": Knob(
+        "path",
+        None,
+        "MRI of a single pair, instead of dataset_dir: a file, a DICOM folder or DICOM files with commas between",
+        optional=True,
+        where="inference",
+    ),
+    "ct": Knob("path", None, "CT of a single pair, in the same forms", optional=True, where="inference"),
     "dicom": Knob(
         "bool",
         False,

@@ -93,9 +93,9 @@ class DicomSeries:
         folder = self.slices[0].path.parent if self.slices else "."
         return f"{self.shown_as or folder} (series {self.number})"  # descriptions may hold anything, also names
 
-    def image(self, one: DicomSlice) -> str:
-        """What an image is called in messages: its file, or its place among the files where the folder is not shown."""
-        return f"{self}, file {self.files.index(one.path) + 1} of {len(self.files)}" if self.shown_as else str(one.path)
+    def file(self, path: Path) -> str:
+        """What a file is called in messages: by its path, or by its place among the files where the folder is not shown."""
+        return f"{self}, file {self.files.index(path) + 1} of {len(self.files)}" if self.shown_as else str(path)
 
     @property
     def files(self) -> list[Path]:

@@ -53,11 +53,11 @@ def read_planes(series: DicomSeries, slices: Sequence[DicomSlice]) -> tuple[np.n
         )
     notes = [f"{len(missing)} slices without RescaleSlope or RescaleIntercept took those of the others"] if scalings else []
     planes, stored = [], None
-    frames_of = lru_cache(maxsize=1)(lambda path: _frames(path, str(series)))  # the frames of a file follow each other
+    frames_of = lru_cache(maxsize=1)(lambda path: _frames(path, series.file(path)))  # the frames of a file follow each other
     for image in slices:
-        plane, kind = _plane(image, frames_of, series.image(image))
+        plane, kind = _plane(image, frames_of, series.file(image.path))
         if plane.shape != image.size:
-            raise InputError(f"{series.image(image)}: expected an image of {image.size} pixels, got {plane.shape}")
+            raise InputError(f"{series.file(image.path)}: expected an image of {image.size} pixels, got {plane.shape}")
         stored = stored or kind
         if scalings and not (np.isfinite(image.slope) and np.isfinite(image.intercept)):
             slope, intercept = next(iter(scalings))

@@ -83,7 +83,7 @@ def _or(value: float, default: float) -> float:
 
 def _placed(series: DicomSeries, slices: Sequence[DicomSlice]) -> None:
     """Refuse where a header does not say where a slice lies, or slices differ in size."""
-    lost = [series.image(s) for s in slices if not s.placed]
+    lost = [series.file(s.path) for s in slices if not s.placed]
     if lost:
         raise InputError(
             f"{series}: expected position, orientation and pixel spacing in every header, got {len(lost)} slices without "

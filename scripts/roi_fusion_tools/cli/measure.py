@@ -142,7 +142,9 @@ def evaluate_public(
     Example:
         roi-fusion evaluate_public isles22 ISLES-2022 --output isles22
     """
-    expect_there(data_dir=data_dir, checkpoint=checkpoint)
+    expect_there(checkpoint=checkpoint)
+    if not Path(data_dir).exists():
+        raise InputError(f"{data_dir}: expected the folder of the download behind the name {name}, found no such folder")
     from roi_fusion_tools.prepare import prepare_dataset
     from roi_fusion_tools.public_data import PUBLIC_SETS, score_public, table_text
 

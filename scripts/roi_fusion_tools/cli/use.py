@@ -20,7 +20,8 @@ def predict(
 ) -> None:
     """Fuse one MRI and head CT, or a folder of cases, and segment the stroke lesion.
 
-    Files may be NIfTI, MGH, MHA, NRRD, or a folder of DICOM files. Takes about 6 s a pair on two processor cores.
+    Files may be NIfTI, MGH, MHA, NRRD, a folder of DICOM files, or several of these with
+    commas between. Takes about 6 s a pair on two processor cores.
 
     Args:
         output: folder to write to; each case gets a folder with fused.nii.gz, lesion.nii.gz, result.json (lesion volume in mL)
