@@ -168,7 +168,7 @@ def inference_datalist(
         return load_datalist(dataset_dir, split, allow_missing=True)
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
-        for one in listed_files(path) or [path]:
+        for one in listed_files(path) or [Path(path)]:
             if not Path(one).exists():
                 raise InputError(f"{one}: expected a volume, found no such file")
     return [{**given, **(naming.entry(given) if naming is not None else {})}]

@@ -131,7 +131,7 @@ class Naming:
     def shown(self, case: str, role: str, path: str | Path) -> str:
         """What stands in results in place of the path of a case's file; :func:`original_of` leads back."""
         name = f"{PREFIX}{case}/{role}"
-        _named[name] = ",".join(os.path.abspath(p) for p in listed_files(path) or [path])
+        _named[name] = ",".join(os.path.abspath(p) for p in listed_files(path) or [Path(path)])
         return self.noted(name, _named[name])
 
     def noted(self, name: str, original: str) -> str:

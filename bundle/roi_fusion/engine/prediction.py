@@ -169,8 +169,8 @@ class Predictor:
             check_dicom_mri(mri_path)
         if output_dir is not None:
             check_writable("output_dir", output_dir)
-        knobs = (self._parser.get_parsed_content(k) for k in ("names", "name_key"))
-        case = _prepare(self._parser, mri_path, ct_path, Naming(*knobs, output_dir))
+        names, name_key = (self._parser.get_parsed_content(k) for k in ("names", "name_key"))
+        case = _prepare(self._parser, mri_path, ct_path, Naming(names, name_key, output_dir))
         extra = self._preparer(collate_cases([case]))[3]  # what guides, as an evaluation hands it over
         case["pred"] = self.inferer(case["image"][None].to(self.device), self.network, **extra)[0].cpu()
         result = self._postprocess(case)

@@ -114,7 +114,7 @@ class View:
 
 
 def _is_there(path: str | Path) -> bool:
-    return all(Path(p).exists() for p in listed_files(path) or [path])
+    return all(Path(p).exists() for p in listed_files(path) or [Path(path)])
 
 
 def _image(path: str | Path, role: str = "") -> nib.Nifti1Image:

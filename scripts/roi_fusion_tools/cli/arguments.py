@@ -148,7 +148,7 @@ def expect_there(**paths: str | Path | None) -> None:
         InputError: for the first that is missing.
     """
     for name, path in paths.items():
-        for one in (listed_files(path) or [path]) if path is not None else []:
+        for one in (listed_files(path) or [Path(path)]) if path is not None else []:
             if not Path(one).exists():
                 raise InputError(f"{name}: expected a file or folder that is there, found no {one}")
 
