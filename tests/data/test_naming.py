@@ -38,9 +38,9 @@ def test_a_name_is_an_hmac_of_the_key_and_the_same_again(tmp_path: Path) -> None
 def test_key_and_table_are_for_the_user_alone(tmp_path: Path) -> None:
     key = tmp_path / "key"
     Naming(name_key=key).patient("KEEP-4711", "1.2")
-    for path in (key, key.with_name("names.csv")):
+    for path in (key, key.with_name("names.csv"), key.with_name("names.lock")):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["key", "names.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["key", "names.csv", "names.lock"]
 
 
 def test_names_lead_back_and_stand_once_in_the_table(tmp_path: Path) -> None:

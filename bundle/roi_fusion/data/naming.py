@@ -8,7 +8,6 @@ check a guess. Beside the key lies ``names.csv``, which maps each name back. Bot
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import hmac
 import os
@@ -16,6 +15,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from ..errors import InputError
 from ..values import listed_files
@@ -138,8 +139,8 @@ class Naming:
         """Write a name and what it stands for to ``names.csv`` beside the key; returns the name."""
         table = self.key_file.with_name(_TABLE)
         try:
-            with os.fdopen(os.open(table, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a", newline="") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            lock = FileLock(table.with_suffix(".lock"), mode=0o600)
+            with lock, os.fdopen(os.open(table, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a", newline="") as file:
                 if _rows(table).get(name) != original:
                     writer = csv.writer(file)
                     if not table.stat().st_size:
