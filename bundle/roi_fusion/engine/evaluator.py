@@ -17,6 +17,7 @@ from monai.engines import SupervisedEvaluator
 
 from ..console import short_path
 from ..core.choices import MASK_NAMES
+from ..core.conflict import conflict_sentence
 from ..core.facts import facts_of
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
@@ -35,7 +36,7 @@ from .weights import record_of
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["CaseEvaluator", "CaseMetrics", "CasePreparer", "mask_names", "measure_fused", "require_results", "volume_class"]
+__all__ = ["CaseEvaluator", "CaseMetrics", "CasePreparer", "conflict_volume_ml", "mask_names", "measure_fused", "require_results", "volume_class"]
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +165,9 @@ class CaseMetrics:
             rows = self.measure(item, prediction)
             unknown = unlike_training(item, facts_of(prediction), record) if record else None
             rows[0]["outside_training"] = " | ".join(unknown or [])
+            if "conflict" in output:  # a validation in training writes no results
+                rows[0]["conflict_ml"] = conflict_ml = conflict_volume_ml(item, output)
+                rows[0]["warnings"] = " | ".join(filter(None, [*warnings_of(item), conflict_sentence(conflict_ml)]))
             self._rows += rows
         state.case_rows = self._rows  # so far, of this rank
 
@@ -216,6 +220,18 @@ class CaseMetrics:
 
 def _voxel_ml(item: Mapping[str, Any]) -> float:
     return float(np.prod(spacing_of(item["image"]))) / 1000
+
+
+def conflict_volume_ml(item: Mapping[str, Any], output: Mapping[str, Any]) -> float:
+    """Volume in mL where the CT's bone lies over brain of the MRI; NaN of a case that lacks one of both.
+
+    Args:
+        item: the case after preprocessing.
+        output: its result after postprocessing, with ``conflict``.
+    """
+    if item.get("missing") or "conflict" not in output:
+        return math.nan
+    return float((torch.as_tensor(output["conflict"]) > 0).sum()) * _voxel_ml(item)
 
 
 def _lesion_voxels(item: Mapping[str, Any]) -> tuple[int, int]:
