@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
+from .blood import closed_brain, hyperdense_mask
 from .channels import split_raw
 from .choices import HU_POINTS, SCALED_POINTS
 from .intensity import expand_hu, fusion_sources
-from .masks import fill_slices, hyperdense_mask
 from .ssim import FixedReferenceSsim
 from .target import beside, brain_region
 
@@ -77,8 +77,8 @@ def find_regions(
     # Blood and calcium: where the network took the CT by three quarters or more, and where the CT numbers say so by the
     # evaluation's own definition. The gate alone would miss what is so small and rare that it hardly shows in the loss. Holes
     # of the brain are filled, because the bone head may take calcium for bone.
-    brain_filled = fill_slices(brain[0, 0].cpu().numpy() > 0.5)
-    found = hyperdense_mask(hu[0, 0].cpu().numpy(), brain_filled, spacing_mm)
+    whole = closed_brain(brain[0, 0].cpu().numpy() > 0.5, bone[0, 0].cpu().numpy() > 0.5, spacing_mm)
+    found = hyperdense_mask(hu[0, 0].cpu().numpy(), whole, spacing_mm)
     hyperdense = torch.as_tensor(found, device=brain.device)[None, None].float()
     dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (logits.gate + 1)), hyperdense)
     return GuidedRegions(brain, bone, torch.maximum(bone, dense), inside)

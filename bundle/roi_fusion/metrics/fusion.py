@@ -170,7 +170,7 @@ def hyperdense_shown(
     Args:
         fused, mri, ct: images in normalised units, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
             :func:`~roi_fusion.core.intensity.fusion_sources`.
-        dense: 0/1 mask from :func:`~roi_fusion.core.masks.hyperdense_mask`, same shape.
+        dense: 0/1 mask from :func:`~roi_fusion.core.blood.hyperdense_mask`, same shape.
         bone: 0/1 mask of bone, same shape. Voxels within two voxels of bone in plane, in the same or a neighbouring slice, are
             left out, and so are the first and the last slice: at vertex and skull base, thick slices are dense because they
             contain part of the skull.
