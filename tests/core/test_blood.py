@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""The rule was made on smooth ovals and judged here on shapes of another kind: thresholded noise, crescents, scattered drops."""
+"""The rule was made with round haematomas in mind and is judged here on shapes of another kind: thresholded noise."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_calcium_is_told_apart_and_does_not_grow() -> None:
 
 
 def test_blood_in_a_bay_of_the_brain_mask_is_found() -> None:
-    ct, truth, brain = bled(1)
+    ct, _, brain = bled(1)
     bone = ct > 300
     holed = brain & ~(ct > 55)
     whole = closed_brain(holed, bone, SPACING_MM)

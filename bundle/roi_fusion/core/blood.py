@@ -1,8 +1,8 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
 """Acute blood and calcium in the brain, from CT numbers: what the fused volume takes from the CT inside the skull.
 
-A single threshold cuts a haematoma at its brightest part and leaves a ragged island. Here a core above 60 HU is grown to half of
-its own contrast to the brain around it, not below 45 HU. Calcium, several times as dense, is told apart first: half of its
+A single threshold cuts a haematoma at its brightest part and leaves a ragged island. Here a core above 60 HU is grown to half
+of its own contrast to the brain around it, not below 45 HU. Calcium, several times as dense, is told apart first: half of its
 contrast lies above blood, and its blurred rim, which has the numbers of blood, is no core.
 """
 

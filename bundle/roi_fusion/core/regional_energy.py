@@ -30,6 +30,10 @@ _SURELY_BONE_HU = 300.0
 _STEEP = 4.0
 
 
+#: An MRI that hides more than this share of the head is stripped to the brain.
+_HIDDEN = 0.1
+
+
 class GuidedRegions(NamedTuple):
     """Where guidance acts, each ``[1, 1, X, Y, Z]`` from 0 to 1.
 
@@ -71,6 +75,10 @@ def find_regions(
         return (masks[name] > 0).float() if name in masks else torch.sigmoid(_STEEP * logit) * inside
 
     brain, bone = region("brain_mask", logits.brain), region("bone_mask", logits.bone)
+    hidden = (image[:, :1] == 0) & (inside > 0)
+    if "brain_mask" not in masks and _HIDDEN * float(inside.sum()) < float(hidden.sum()) < float(inside.sum()):
+        # A stripped MRI shows brain and no more, so all that it shows is brain, where the network does not know it too.
+        brain = torch.maximum(brain, inside * ~hidden * (1 - bone))
     mean, std = ct_scale
     ct = image[:, 1:2]
     hu = expand_hu(ct * std + mean, *curve) * (ct != 0)
