@@ -18,7 +18,8 @@ from .masks import fill_slices
 __all__ = ["CONFLICT_WARNING_ML", "brain_in_mri", "conflict_mask", "conflict_sentence"]
 
 #: Volume in mL from which a conflict is worth a warning. On heads that lie exactly on each other noise and marrow make up to
-#: 5 mL, on phantoms 2 mm and 2 degrees off 15 to 26 mL; less would warn of good pairs, more would be silent on a slab at the vertex.
+#: 5 mL, on phantoms 2 mm and 2 degrees off up to 26 mL; less would warn of good pairs, more would be silent on a slab at the
+#: vertex.
 CONFLICT_WARNING_ML = 20.0
 
 #: How far from the CT's brain the MRI's may lie in plane, in mm: pairs that are farther off are refused, and there lies scalp.
@@ -48,9 +49,9 @@ def brain_in_mri(
     """The brain as the MRI shows it: the CT's, continued into the CT's bone where the MRI is too bright for bone.
 
     Bone is dark in every MRI. A voxel that is bone by a share s in the CT may hold 1 - s of tissue or fluid, so its MRI may
-    rise by that share of the way from bone to the brain's brightest without any contradiction. What lies above this by half of the
-    way from bone to brain, and hangs together with the brain in the same or a neighbouring slice, is taken for brain. Fluid
-    counts where it is bright (ADC, T2). Marrow as bright as brain (T1) hides brain beneath it: its share of bone is low.
+    rise by that share of the way from bone to the brain's brightest without any contradiction. What lies above this by half
+    of the way from bone to brain, and hangs together with the brain in the same or a neighbouring slice, is taken for brain.
+    Fluid counts where it is bright (ADC, T2). Marrow as bright as brain (T1) hides brain beneath it: its share of bone is low.
 
     Args:
         mri: MRI in any units, ``[X, Y, Z]``.

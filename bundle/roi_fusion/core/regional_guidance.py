@@ -78,9 +78,9 @@ class LogitDescent:
     """Moves the fused image of each step within what gate and residual can reach, with momentum between the steps.
 
     Bone becomes C' itself, which no window inside of it can improve on; what surrounds it gives way, but the brain moves
-    towards the MRI only, never away from it: its windows reach over the bone, whose edge would otherwise be bought with the rim of the
-    brain (5 dB of the brain's PSNR on phantoms). A move is the gradient
-    over its curvature (see :meth:`~roi_fusion.core.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u).
+    towards the MRI only, never away from it: its windows reach over the bone, whose edge would otherwise be bought with the
+    rim of the brain (5 dB of the brain's PSNR on phantoms). A move is the gradient over its curvature (see
+    :meth:`~roi_fusion.core.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u).
 
     Args:
         network: gives composition and residual bound.

@@ -25,6 +25,7 @@ _LABELS = {
     "bone_ssim_context": "bone SSIM, context",
     "seam_ratio": "seam ratio",
     "hyperdense_dice": "blood, calcium Dice",
+    "hyperdense_shown": "blood, calcium shown, in guidance's own mask",
     "vif": "VIF",
     "qabf": "Qabf",
     "lesion_dice": "lesion Dice",
