@@ -72,9 +72,9 @@ def brain_in_mri(
     dense = max(float(np.percentile(ct_hu[bone], 90)), _TISSUE_HU + 1)
     share = np.clip((ct_hu - _TISSUE_HU) / (dense - _TISSUE_HU), 0, 1)
     # A quarter of the brain may be fluid or lesion, and three quarters of the bone may be covered.
-    dark = float(np.percentile(mri[bone & (share > 0.8)], 25))
+    dark, middling = (float(v) for v in np.percentile(mri[bone & (share > 0.8)], (25, 50)))
     bright, brightest = (float(v) for v in np.percentile(mri[sure], (25, 95)))
-    if not bright > dark:
+    if not bright > middling:  # the MRI does not tell bone from brain
         return inside
     middle = (dark + bright) / 2
     too_bright = bone & (mri > middle + (1 - share) * (brightest - dark))
