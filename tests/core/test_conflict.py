@@ -74,7 +74,13 @@ def test_the_scalp_behind_the_skull_is_not_reached() -> None:
 def test_nothing_and_no_contrast_give_no_conflict() -> None:
     mri, ct, brain, bone, _ = pair(4)
     nothing = np.zeros_like(bone)
-    for parts in ((mri, ct, nothing, bone), (mri, ct, brain, nothing), (np.zeros_like(mri), ct, brain, bone)):
+    no_bone = np.full_like(ct, 20.0)
+    for parts in (
+        (mri, ct, nothing, bone),
+        (mri, ct, brain, nothing),
+        (mri, no_bone, brain, bone),
+        (np.zeros_like(mri), ct, brain, bone),
+    ):
         assert not conflict_mask(*parts, SPACING_MM).any()
 
 

@@ -71,10 +71,13 @@ def brain_in_mri(
         return inside
     dense = max(float(np.percentile(ct_hu[bone], 90)), _TISSUE_HU + 1)
     share = np.clip((ct_hu - _TISSUE_HU) / (dense - _TISSUE_HU), 0, 1)
+    solid = bone & (share > 0.8)
+    if not solid.any():  # a mask of bone over numbers of no bone
+        return inside
     # A quarter of the brain may be fluid or lesion, and three quarters of the bone may be covered.
-    dark, middling = (float(v) for v in np.percentile(mri[bone & (share > 0.8)], (25, 50)))
+    dark = float(np.percentile(mri[solid], 25))
     bright, brightest = (float(v) for v in np.percentile(mri[sure], (25, 95)))
-    if not bright > middling:  # the MRI does not tell bone from brain
+    if not bright - dark > 0.1 * (brightest - dark) > 0:  # the MRI does not tell bone from brain
         return inside
     middle = (dark + bright) / 2
     too_bright = bone & (mri > middle + (1 - share) * (brightest - dark))

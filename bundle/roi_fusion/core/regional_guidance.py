@@ -117,7 +117,7 @@ class LogitDescent:
         mri, ct = fusion_sources(self.image)
         start = torch.lerp(fused, ct, self._from_ct)
         # Between what the network put there and the MRI, as far as a voxel is brain.
-        low = torch.lerp(self._low, torch.minimum(fused, mri), self._brain)
+        low = torch.lerp(self._low, torch.maximum(torch.minimum(fused, mri), self._low), self._brain)
         high = torch.lerp(self._high, torch.maximum(fused, mri), self._brain)
 
         def within(trial: torch.Tensor) -> torch.Tensor:
