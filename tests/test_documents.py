@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,33 @@ def test_commands_are_found_at_all() -> None:
     )
     assert ["roi-fusion", "predict", "--mri", "a", "--ct", "b"] in found
     assert ["make", "test"] in found
+
+
+def test_the_job_array_for_slurm_is_sound_and_runs_each_shard_once(tmp_path: Path) -> None:
+    """By shellcheck, and with stand-ins for srun and roi-fusion that note what they were called with."""
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    if shellcheck is None:
+        pytest.skip("needs shellcheck (pip install .[dev])")
+    text = (ROOT / "docs" / "many_patients.md").read_text()
+    (script,) = (block for block in re.findall(r"```bash\n(.*?)```", text, re.S) if "#SBATCH" in block)
+    job = tmp_path / "predict.sh"
+    job.write_text(script)
+    # SC2154: Slurm assigns these variables.
+    checked = subprocess.run([shellcheck, "--enable=all", "--exclude=SC2154", str(job)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    first, last = map(int, re.search(r"^#SBATCH --array=(\d+)-(\d+)$", script, re.M).groups())
+    assert first == 1
+    (tmp_path / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "roi-fusion").write_text(f'#!/bin/sh\necho "$OMP_NUM_THREADS $*" >> {tmp_path}/called\n')
+    for name in ("srun", "roi-fusion"):
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_TASK_COUNT": str(last), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    for number in range(first, last + 1):
+        subprocess.run(["bash", str(job)], env={**slurm, "SLURM_ARRAY_TASK_ID": str(number)}, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == [f"2 predict --dataset_dir D --output O --shard {n}/{last}" for n in range(1, last + 1)]
+    words = shlex.split(called[0].removeprefix("2 predict "))
+    assert "--shard=1/8" in tidy_words(command_of("predict"), words, "roi-fusion predict")
 
 
 def test_the_readme_is_short() -> None:

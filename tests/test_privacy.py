@@ -229,6 +229,8 @@ def test_a_training_with_mlflow_leaves_no_name(prepared: tuple[Path, str], tmp_p
     (case,) = (p.parent for p in prepared[0].glob("*/case.json"))
     for name in ("patient-1", "patient-2", "patient-3"):
         shutil.copytree(case, tmp_path / "cases" / name)
+        facts = json.loads((case / "case.json").read_text())
+        (tmp_path / "cases" / name / "case.json").write_text(json.dumps({**facts, "subject": name}))
     (tmp_path / "cases" / "splits.json").write_text('{"train": ["patient-1"], "val": ["patient-2"], "test": ["patient-3"]}')
     small = {**SMALL, "patch_size": [32, 32, 4], "max_epochs": 1, "val_interval": 1, "num_inference_steps": 1, "batch_size": 1}
     bundle(

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Small things that every layer uses: booleans from the command line, JSON files, the first rank, channel names."""
+"""Small things that every layer uses: booleans and shards from the command line, JSON files, the first rank, channel names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["PREDICTION_CHANNELS", "as_bool", "listed_files", "printable", "read_json", "whole_file", "write_json"]
+__all__ = [
+    "PREDICTION_CHANNELS",
+    "as_bool",
+    "listed_files",
+    "parse_shard",
+    "printable",
+    "read_json",
+    "whole_file",
+    "write_json",
+]
 
 #: Channels of what the inferer returns: F in normalised units; mean lesion probability over draws; its predictive entropy
 #: in bits; the gate (share of the MRI) and the residual of the written draw; deviation of the probability between draws.
@@ -120,6 +130,24 @@ def as_bool(name: str, value: Any) -> bool:
     if text in ("false", "0", "no"):
         return False
     raise InputError(f"{name}: expected true or false, got {value!r}")
+
+
+def parse_shard(shard: str | None) -> tuple[int, int] | None:
+    """``"3/8"`` as (3, 8), the third of eight; None for None.
+
+    Raises:
+        InputError: for anything else, and for a number out of range.
+
+    Example:
+        >>> parse_shard("3/8"), parse_shard(None)
+        ((3, 8), None)
+    """
+    if shard is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", str(shard).strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"shard: expected K/N with K from 1 to N, such as 3/8, got {shard!r}")
+    return int(found[1]), int(found[2])
 
 
 def is_first_rank() -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from in_process import run_bundle
+from in_process import run_bundle, run_cli
 from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.results import read_case_table
 from roi_fusion.engine.resume import settings_digest
@@ -109,11 +110,66 @@ def test_a_refused_case_is_tried_again(run: Run) -> None:
     assert json.loads((run.out / "errors.json").read_text()) == {}
 
 
+def test_shards_put_together_are_one_run(run: Run, tmp_path: Path) -> None:
+    first, _ = sorted(p.name for p in run.data.iterdir())
+    shutil.copytree(run.data / first, run.data / "broken")
+    (run.data / "broken" / "ct.nii.gz").write_bytes(b"no gzip")
+    serial, run.out = tmp_path / "serial" / "out", tmp_path / "shards" / "out"
+    for number in (3, 1, 4, 2):
+        said = run("--shard", f"{number}/4")
+        assert "roi-fusion report" in said
+        assert not {"metrics.csv", "summary.json", "errors.json", "report.html"} & {p.name for p in run.out.iterdir()}
+    assert "is done" in run("--shard", "2/4")  # shard 1 has the broken case, 4 none
+    run_cli("report", str(run.out))
+    shards, run.out = run.out, serial
+    run()
+    run_cli("report", str(serial))
+    for name in ("metrics.csv", "summary.json", "errors.json"):
+        assert (shards / name).read_bytes() == (serial / name).read_bytes(), name
+    pages = [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "TIME", (o / "report.html").read_text()) for o in (shards, serial)]
+    assert "TIME" in pages[0]
+    assert pages[0] == pages[1]
+    assert set(json.loads((serial / "errors.json").read_text())) == {"broken"}
+    files = [{str(p.relative_to(folder)) for p in folder.rglob("*")} for folder in (shards, serial)]
+    assert files[0] == files[1]
+    assert "shard: expected K/N" in run("--shard", "5/4", ok=False)
+
+
+def test_an_evaluation_skips_what_is_done_and_what_only_a_training_uses_changes_nothing(run: Run, tmp_path: Path) -> None:
+    names = sorted(p.name for p in run.data.iterdir())
+    (run.data / "splits.json").write_text(json.dumps({"train": [], "val": [], "test": names}))
+    run.out = tmp_path / "run" / "evaluation"
+    knobs = {"dataset_dir": run.data, "output_dir": tmp_path / "run", "checkpoint": tmp_path / "weights.pt"}
+    few = {"num_inference_steps": 1, "num_samples": 1}
+    given = [a for name, value in {**knobs, **few}.items() for a in (f"--{name}", str(value))]
+    network = [a for name, value in SMALL.items() for a in (f"--network_def#{name}", json.dumps(value))]
+    configs = "['configs/train.json','configs/evaluate.json']"
+
+    def evaluate(*more: str) -> set[str]:
+        before = run.written()
+        run_bundle("--config_file", configs, *given, *network, *more)
+        return {case for case, when in run.written().items() if before.get(case) != when}
+
+    assert evaluate() == set(names)
+    tables = run.tables()
+    assert evaluate("--learning_rate", "0.5", "--max_epochs", "7") == set()
+    assert run.tables() == tables
+    (run.data / names[0] / "lesion_mask.nii.gz").unlink()
+    assert evaluate() == {names[0]}
+    assert evaluate("--num_samples", "2") == set(names)
+
+
 def test_overwrite_expects_true_or_false(run: Run) -> None:
     assert "overwrite: expected true or false" in run("--overwrite", "perhaps", ok=False)
 
 
 def test_the_digest_is_of_what_changes_a_result() -> None:
-    config = {"num_samples": 4, "output_dir": "a", "inferer": {"seed": 0}}
+    loose = {"num_samples": 4, "output_dir": "a", "inferer": {"seed": 0}}
+    assert settings_digest(loose) == settings_digest({**loose, "output_dir": "b", "verbose": True})
+    run = ["$check()", "$@resume_cases.run(@evaluator)"]
+    parts = {"evaluator": {"inferer": "@inferer"}, "inferer": {"seed": 0, "count": "@num_samples"}, "loss": {"alpha": 1}}
+    config = {"run": run, "num_samples": 4, "output_dir": "a", **parts}
+    assert settings_digest(config) == settings_digest({**config, "loss": {"alpha": 2}})  # nothing that is run refers to it
+    assert settings_digest(config) != settings_digest({**config, "num_samples": 5})
     assert settings_digest(config) == settings_digest({**config, "output_dir": "b", "verbose": True})
     assert settings_digest(config) != settings_digest({**config, "inferer": {"seed": 1}})

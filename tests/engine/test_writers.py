@@ -23,6 +23,7 @@ from roi_fusion.engine import writers
 from roi_fusion.engine.prediction import predict
 from roi_fusion.engine.weights import sha256_of
 from roi_fusion.engine.writers import ErrorsWriter, HistoryWriter, TableWriter
+from roi_fusion.metrics import table
 from roi_fusion.metrics.table import read_rows, write_rows
 from roi_fusion.report.page import write_report
 from roi_fusion.values import write_json
@@ -86,6 +87,23 @@ def test_a_run_that_is_stopped_leaves_the_rows_and_refusals_so_far(tmp_path: Pat
     assert cases_of(tmp_path) == ["a", "c"]
     assert json.loads((tmp_path / "errors.json").read_text()) == {"b": "b: expected x, got y"}
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_the_table_grows_by_each_case_and_is_not_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[int] = []
+    written = table.write_rows
+    monkeypatch.setattr(table, "write_rows", lambda folder, rows: whole.append(len(rows)) or written(folder, rows))
+    growing = table.GrowingTable(tmp_path, [row("earlier")])
+    for n in range(60):
+        extra = {"lesion_f1": 0.25} if n == 40 else {}  # a column that no case before had
+        growing.add([{**row(f"c{n}", 0.1 + n), **extra}, {**row(f"c{n}"), "method": "paste"}])
+        with (tmp_path / "metrics.csv").open(newline="") as f:
+            found = list(csv.DictReader(f))
+        assert [r["case"] for r in found] == ["earlier", *(f"c{i}" for i in range(n + 1) for _ in range(2))]
+    assert whole == [3, 83]
+    assert float(found[-2]["lesion_dice"]) == pytest.approx(59.1)
+    written(tmp_path / "other", growing.rows)
+    assert (tmp_path / "metrics.csv").read_bytes() == (tmp_path / "other" / "metrics.csv").read_bytes()
 
 
 def test_a_second_run_into_a_folder_keeps_what_lies_there(tmp_path: Path) -> None:

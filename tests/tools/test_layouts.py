@@ -138,7 +138,7 @@ def test_dicom_by_folder_with_a_localiser(tmp_path: Path) -> None:
     touch(tmp_path, "p1/notes.txt")
     case = only(tmp_path, "dicom")
     assert (case.case, case.contrast, case.refused) == ("p1", "flair", None)
-    assert any("Topogram" in n and "a localiser" in n for n in case.notes)
+    assert any("(series 1): a localiser" in n for n in case.notes)
     assert len(case.files()) == 8
 
 

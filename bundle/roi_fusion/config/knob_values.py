@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..values import as_bool
+from ..values import as_bool, parse_shard
 from .knobs import Knob, expected
 
 __all__ = ["check_value", "check_writable", "value_of_text"]
@@ -97,6 +97,8 @@ def check_value(name: str, knob: Knob, value: Any, typed: bool = False) -> None:
         raise InputError(f"{name}: expected {expected(knob)}, got {value!r}")
     elif knob.kind == "device":
         _check_device(name, value)
+    elif knob.kind == "shard":
+        parse_shard(value)
     elif name in ("output_dir", "evaluation_dir"):
         check_writable(name, value)
 

@@ -29,7 +29,7 @@ class Knob:
     """One top-level key that a user turns.
 
     Attributes:
-        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints``, ``points`` or ``expression``.
+        kind: ``int``, ``float``, ``bool``, ``str``, ``words``, ``path``, ``ints``, ``points``, ``shard`` or ``expression``.
         default: as the configs write it.
         effect: what it does, with its unit.
         low, high: inclusive range of a number.
@@ -65,7 +65,40 @@ KNOBS: dict[str, Knob] = {
         "bool", False, "true shows all options, and everything that MONAI, ignite and MLflow log, with its time", where=_BOTH
     ),
     "overwrite": Knob(
-        "bool", False, "true computes all cases anew; otherwise those with a matching result are skipped", where="inference"
+        "bool",
+        False,
+        "true computes all cases anew; otherwise those with a matching result are skipped",
+        where="evaluate, inference",
+    ),
+    "shard": Knob(
+        "shard",
+        None,
+        "K/N: only the Kth of N shares of the cases, for N processes that write to one folder; the command report then puts "
+        "their tables together",
+        optional=True,
+        where="evaluate, inference",
+    ),
+    "cluster": Knob(
+        "str",
+        None,
+        "local, slurm, or the address of a Dask scheduler: compute the cases on its workers; needs roi-fusion[cluster]",
+        optional=True,
+        where="evaluate, inference",
+    ),
+    "cluster_workers": Knob(
+        "int",
+        None,
+        "worker processes of a local cluster (none: one for two processor cores, or for each GPU), or jobs of Slurm (none: 4)",
+        low=1,
+        optional=True,
+        where="evaluate, inference",
+    ),
+    "cluster_memory": Knob(
+        "str",
+        None,
+        "memory limit of each worker of a local cluster or Slurm, such as 4GiB; none: an equal share of the machine's, 4GiB",
+        optional=True,
+        where="evaluate, inference",
     ),
     "resume": Knob("path", None, "last.pt of a training to continue", optional=True),
     "resume_changed": Knob("bool", False, "true resumes although cases were added, removed or changed since"),
@@ -296,6 +329,7 @@ def expected(knob: Knob) -> str:
         "device": "cpu, cuda or cuda:N",
         "bool": "true or false",
         "ids": "ids with commas",
+        "shard": "K/N with K from 1 to N",
     }
     text = noun.get(knob.kind, "a value")
     if knob.low > -math.inf and knob.high < math.inf:

@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "plausibility",
         "registration",
         "results",
+        "shards",
         "splits",
         "synthesis",
         "transforms",

@@ -106,9 +106,15 @@ def write_bids(folders: Sequence[str | Path], bids_dir: str | Path, contrast: st
     return left_out
 
 
-def write_run(output_dir: str | Path, enabled: bool | str) -> None:
-    """Write all results in a folder as BIDS to :data:`BIDS_FOLDER` in it, where it is asked for; say what was left out."""
+def write_run(output_dir: str | Path, enabled: bool | str, shard: str | None = None) -> None:
+    """Write all results in a folder as BIDS to :data:`BIDS_FOLDER` in it, where it is asked for; say what was left out.
+
+    A shard writes none, because others write results meanwhile, and says how it is done behind them.
+    """
     if not as_bool("bids", enabled) or not is_first_rank():
+        return
+    if shard is not None:
+        logger.warning("bids: not written by a shard; behind the last one the same command without --shard writes it")
         return
     for sentence in write_bids(result_folders(output_dir), Path(output_dir) / BIDS_FOLDER).values():
         logger.warning("not written as BIDS: %s", sentence)

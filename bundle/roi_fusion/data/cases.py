@@ -23,6 +23,7 @@ from ..errors import InputError, causes_of, input_error_behind
 from ..values import as_bool, is_first_rank, listed_files, write_json
 from .io import read_volume, split_ending
 from .naming import Naming
+from .shards import share_of
 from .splits import PARTS, by_subject, make_splits, read_splits
 
 __all__ = [
@@ -107,7 +108,11 @@ def _warn_of_left_out(root: Path, names: tuple[str, ...], count: int) -> None:
 
 
 def load_datalist(
-    dataset_dir: str | Path, split: str | None = None, seed: int = 0, allow_missing: bool | str = False
+    dataset_dir: str | Path,
+    split: str | None = None,
+    seed: int = 0,
+    allow_missing: bool | str = False,
+    shard: str | None = None,
 ) -> list[dict[str, str]]:
     """The cases of one split, or all of them.
 
@@ -120,6 +125,7 @@ def load_datalist(
         split: ``"train"``, ``"val"``, ``"test"``, or ``None`` for all cases.
         seed: of a new split.
         allow_missing: also take a folder in which no case has both volumes.
+        shard: a share of these cases, see :func:`~roi_fusion.data.shards.share_of`.
 
     Raises:
         InputError: when the folder or the split holds no case, or one case or one patient stands in two splits.
@@ -127,7 +133,7 @@ def load_datalist(
     root = Path(dataset_dir)
     cases = find_cases(root, as_bool("allow_missing", allow_missing))
     if split is None:
-        return cases
+        return share_of(cases, shard)
     if split not in PARTS:
         raise InputError(f"split: expected train, val or test, got {split!r}")
     splits = read_splits(root)
@@ -144,7 +150,7 @@ def load_datalist(
         patients = len(by_subject(cases))
         of = f" of {patients} patient{'s' if patients > 1 else ''}" if patients < len(cases) else ""
         raise InputError(f"{root}: expected at least one case in the {split} split, got {len(cases)} cases{of} and none in it")
-    return chosen
+    return share_of(chosen, shard)
 
 
 def inference_datalist(
@@ -153,19 +159,23 @@ def inference_datalist(
     mri: str | None = None,
     ct: str | None = None,
     naming: Naming | None = None,
+    shard: str | None = None,
 ) -> list[dict[str, str]]:
-    """All cases of a folder, of one of its splits, or the single case of `mri`, `ct` or both.
+    """All cases of a folder, of one of its splits or of a shard of these, or the single case of `mri`, `ct` or both.
 
     Args:
         dataset_dir, split: see :func:`load_datalist`.
         mri, ct: of the single case: a file, or a folder of DICOM files or several of them with commas between.
         naming: gives a case of DICOM its name; None: it is called as its folder.
+        shard: a share of the cases of a folder, see :func:`~roi_fusion.data.shards.share_of`.
 
     Raises:
         InputError: when a file is not there, or the folder holds no case.
     """
     if mri is None and ct is None:
-        return load_datalist(dataset_dir, split, allow_missing=True)
+        return load_datalist(dataset_dir, split, allow_missing=True, shard=shard)
+    if shard is not None:
+        raise InputError("shard: expected dataset_dir beside it, got a single pair")
     given = {key: str(path) for key, path in (("image", mri), ("ct", ct)) if path is not None}
     for path in given.values():
         for one in listed_files(path) or [Path(path)]:

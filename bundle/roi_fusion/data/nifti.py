@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from .volume import Volume, check_affine, check_size
 
-__all__ = ["MGH", "NIFTI", "read_nifti"]
+__all__ = ["MGH", "NIFTI", "read_nifti", "voxels_of"]
 
 NIFTI = (".nii.gz", ".nii")
 MGH = (".mgz", ".mgh")
@@ -69,6 +70,20 @@ def read_nifti(path: Path) -> tuple[Volume, np.dtype]:
     affine, forms, notes = _placement(image, shape, path)
     array = np.asanyarray(image.dataobj).astype(np.float32).reshape(shape)
     return Volume(array, affine, str(path), notes=notes, forms=forms), dtype
+
+
+def voxels_of(path: Path) -> int:
+    """Number of voxels of a NIfTI or MGH file, by its header alone.
+
+    Raises:
+        InputError: when there is no header, or one that cannot be used.
+        OSError, EOFError, zlib.error: when the bytes of the header cannot be read.
+    """
+    name = path.name.lower()
+    with gzip.open(path) if name.endswith((".gz", ".mgz")) else path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    shape, _, _ = _judge(_image_class(head, name, path), head, path)
+    return math.prod(shape)
 
 
 def _image_class(head: bytes, name: str, path: Path) -> Any:

@@ -135,20 +135,30 @@ def read_result(folder: str | Path) -> dict[str, Any] | None:
     return None if facts is None else {**facts, **_paths(facts, lambda path: os.path.normpath(os.path.join(here, path)))}
 
 
-def write_case_table(folder: str | Path, rows: Sequence[Mapping[str, Any]], made_of: Mapping[str, Any] | None) -> None:
-    """Write :data:`CASE_TABLE`. Numbers that are not finite, which JSON lacks, become ``{"number": "nan"}``."""
+def write_case_table(
+    folder: str | Path, rows: Sequence[Mapping[str, Any]], made_of: Mapping[str, Any] | None, seconds: float | None = None
+) -> None:
+    """Write :data:`CASE_TABLE`. Numbers that are not finite, which JSON lacks, become ``{"number": "nan"}``.
+
+    Args:
+        folder: of the case.
+        rows: of the table.
+        made_of: what the result was made of.
+        seconds: that the case took.
+    """
     exact = [
         {k: {"number": str(v)} if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in rows
     ]
-    write_json(Path(folder) / CASE_TABLE, {"made_of": made_of, "rows": exact})
+    write_json(Path(folder) / CASE_TABLE, {"made_of": made_of, "rows": exact, "seconds": seconds})
 
 
 def read_case_table(folder: str | Path) -> dict[str, Any] | None:
-    """``{"made_of", "rows"}`` as :func:`write_case_table` was given them; None where there is none that can be read."""
+    """``{"made_of", "rows", "seconds"}`` as :func:`write_case_table` was given them; None where none can be read."""
     try:
         found = read_json(Path(folder) / CASE_TABLE)
         rows = [{k: float(v["number"]) if isinstance(v, dict) else v for k, v in r.items()} for r in found["rows"]]
-        return {"made_of": found["made_of"], "rows": rows} if all({"case", "method"} <= set(r) for r in rows) else None
+        whole = all({"case", "method"} <= set(r) for r in rows)
+        return {"made_of": found["made_of"], "rows": rows, "seconds": found.get("seconds")} if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -9,6 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration",
         "case_metrics",
         "checkpoint",
+        "cluster",
+        "cluster_worker",
         "doctor",
         "doctor_chart",
         "doctor_rules",

@@ -22,6 +22,7 @@ from ..core.facts import facts_of
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
+from ..data.shards import errors_file
 from ..data.transforms.loading import true_mask_beside
 from ..data.transforms.plausibility import warnings_of
 from ..errors import InputError
@@ -318,25 +319,31 @@ def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(r["case"], r["method"]): r for r in rows}.values())
 
 
-def require_results(evaluator: Any, dataset: Any, output_dir: str | Path) -> None:
+def require_results(evaluator: Any, dataset: Any, output_dir: str | Path, shard: str | None = None) -> None:
     """End with a sentence when not one case could be used; otherwise say how many could not and where the results lie.
 
     Args:
         evaluator: that has run.
         dataset: its data set, with ``errors``.
         output_dir: folder of the results.
+        shard: of the run, which may well be empty and has no tables.
 
     Raises:
-        InputError: when every case was refused.
+        InputError: when every case was refused and this is no shard.
     """
     errors = dict(getattr(dataset, "errors", {}))
     done = len({r["case"] for r in getattr(evaluator.state, "case_rows", [])})
     skipped = int(getattr(dataset, "skipped", 0))
-    if not done and not skipped:
+    if not done and not skipped and shard is None:
         raise InputError(next(iter(errors.values()), "expected at least one usable case, got none"))
     folder = Path(output_dir)
-    why = f" (why: {short_path(folder / 'errors.json')})" if errors else ""
+    why = f" (why: {short_path(errors_file(folder, shard))})" if errors else ""
     earlier = f", {skipped} done before" if skipped else ""
     logger.info("%d case%s done%s, %d refused%s", done, "" if done == 1 else "s", earlier, len(errors), why)
+    if shard is not None:
+        logger.info(
+            "results: %s  tables and report of all shards: roi-fusion report %s", short_path(folder), short_path(folder)
+        )
+        return
     tables = [short_path(folder / n) for n in ("metrics.csv", "summary.json") if (folder / n).is_file()]
     logger.info("results: %s  tables: %s", short_path(folder), ", ".join(tables) or "none")

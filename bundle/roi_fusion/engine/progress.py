@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -139,11 +140,12 @@ class CaseProgress:
 
     def _say(self, engine: Engine) -> None:
         state: Any = engine.state
-        dice = {
-            r["case"]: r.get("lesion_dice", math.nan) for r in getattr(state, "case_rows", []) if r["method"] == "roi_fusion"
-        }
         facts = getattr(state, "case_facts", []) if state.batch else []
-        seconds = (time.monotonic() - self._case_begun) / max(len(facts), 1)
+        names = {case["case"] for case in facts}
+        latest = itertools.takewhile(lambda r: r["case"] in names, reversed(getattr(state, "case_rows", [])))
+        dice = {r["case"]: r.get("lesion_dice", math.nan) for r in latest if r["method"] == "roi_fusion"}
+        elsewhere = getattr(state, "case_seconds", None)  # on a worker of a cluster
+        seconds = elsewhere or (time.monotonic() - self._case_begun) / max(len(facts), 1)
         for case in facts:
             line = case_line(case, seconds, width=self._width, dice=float(dice.get(case["case"], math.nan)))
             logger.info("%s", line + self._left(engine))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +21,10 @@ from ..data.cases import case_name, name_of
 from ..data.history import read_history
 from ..data.plausibility import lesion_sentence
 from ..data.results import mark_stale, read_result, result_folders, save_case, versions, write_case_table
+from ..data.shards import errors_file
 from ..data.transforms.loading import file_of
 from ..data.transforms.plausibility import warn_once, warnings_of
-from ..metrics.table import folder_rows, read_rows, write_rows, write_tables
+from ..metrics.table import GrowingTable, known_rows, write_tables
 from ..values import PREDICTION_CHANNELS, is_first_rank, printable, whole_file, write_json
 from .evaluator import _has_file, _voxel_ml, conflict_volume_ml, mask_names
 from .handlers import count_at_bounds
@@ -41,60 +43,77 @@ logger = logging.getLogger(__name__)
 
 
 class TableWriter:
-    """Write ``metrics.csv`` after every case, and ``summary.json`` when an evaluation is completed.
+    """Add each case to ``metrics.csv``, and write it in its final order with ``summary.json`` at the end.
 
     Rows of other cases that an earlier run left there stay as long as their results do: the tables are of what lies in the
     folder. ``checkpoint`` tells rows of different weights apart.
 
     Args:
         output_dir: folder of results.
-        resume: with it, each case's folder gets its rows and what they were made of, so that a later run can skip the case.
+        resume: with it, each case's folder gets its rows, what they were made of and the seconds that they took, so that a
+            later run can skip the case.
+        tables: false where other processes write to the folder too: then the case's folder alone is written to.
     """
 
-    def __init__(self, output_dir: str | Path, resume: Resume | None = None) -> None:
-        self.output_dir, self.resume = Path(output_dir), resume
-        self._noted: set[str] = set()
+    def __init__(self, output_dir: str | Path, resume: Resume | None = None, tables: bool = True) -> None:
+        self.output_dir, self.resume, self.tables = Path(output_dir), resume, tables
         self._earlier: list[dict[str, Any]] = []
+        self._growing = GrowingTable(output_dir)
+        self._taken, self._noted = 0, set[str]()
+        self._begun = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._append)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def _start(self, engine: Engine) -> None:
-        there = {printable(folder.name) for folder in result_folders(self.output_dir)}
-        self._noted = set()
-        self._earlier = []
-        if is_first_rank():
-            exact = folder_rows(self.output_dir)
-            known = {printable(r["case"]) for r in exact}
-            self._earlier = exact + [r for r in read_rows(self.output_dir) if r["case"] in there - known]
+        self._taken, self._noted = 0, set()
+        self._earlier = known_rows(self.output_dir) if is_first_rank() and self.tables else []
+        data = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", [])
+        tried = {printable(name_of(case)) for case in data}
+        self._growing = GrowingTable(self.output_dir, [r for r in self._earlier if printable(r["case"]) not in tried])
 
-    def _rows(self, engine: Engine) -> list[dict[str, Any]]:
+    def _begin(self, engine: Engine) -> None:
+        self._begun = time.monotonic()
+
+    def _with_checkpoint(self, engine: Engine, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         digest = str(record_of(engine.network).get("sha256", ""))[:12] if hasattr(engine, "network") else ""
-        rows = [{**r, **({"checkpoint": digest} if digest else {})} for r in getattr(engine.state, "case_rows", [])]
-        done = {printable(r["case"]) for r in rows} | _stale_cases(self.output_dir)
-        rows = [r for r in self._earlier if printable(r["case"]) not in done] + rows
-        return sorted(rows, key=lambda r: printable(r["case"])) if self.resume is not None else rows
+        return [{**r, **({"checkpoint": digest} if digest else {})} for r in rows]
 
-    def _note(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        for case in {r["case"] for r in rows} - self._noted if self.resume is not None else ():
-            assert self.resume is not None
-            own = [r for r in rows if r["case"] == case]
-            write_case_table(self.output_dir / case, own, self.resume.stamp(case))
+    def _note(self, rows: Sequence[Mapping[str, Any]], seconds: float | None) -> None:
+        if self.resume is None:
+            return
+        by_case: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            by_case.setdefault(str(row["case"]), []).append(row)
+        for case in set(by_case) - self._noted:
+            write_case_table(self.output_dir / case, by_case[case], self.resume.stamp(case), seconds)
             self._noted.add(case)
 
     def _append(self, engine: Engine) -> None:
-        if is_first_rank() and getattr(engine.state, "case_rows", []):
-            rows = self._rows(engine)
-            tried = {r["case"] for r in engine.state.case_rows}  # type: ignore[attr-defined]
-            self._note([r for r in rows if r["case"] in tried])
-            write_rows(self.output_dir, rows)
+        found = getattr(engine.state, "case_rows", [])
+        new = self._with_checkpoint(engine, found[self._taken :])
+        self._taken = len(found)
+        if new and is_first_rank():
+            cases = len({r["case"] for r in new})
+            elsewhere = getattr(engine.state, "case_seconds", None)  # on a worker of a cluster
+            self._note(new, elsewhere or round((time.monotonic() - self._begun) / cases, 2))
+            if self.tables:
+                self._growing.add(new)
 
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank():
             return
-        rows = self._rows(engine)
+        rows = self._with_checkpoint(engine, getattr(engine.state, "case_rows", []))
+        self._note(rows, None)  # those of other ranks
+        if not self.tables:
+            return
+        done = {printable(r["case"]) for r in rows} | _stale_cases(self.output_dir)
+        rows = [r for r in self._earlier if printable(r["case"]) not in done] + rows
+        if self.resume is not None:
+            rows = sorted(rows, key=lambda r: printable(r["case"]))
         if rows:
             summary = write_tables(self.output_dir, rows)
             if len(summary["checkpoints"]) > 1:
@@ -251,14 +270,20 @@ class ErrorsWriter:
         output_dir: folder of results.
         datasets: with ``data`` and ``errors``, see :class:`~roi_fusion.data.cases.CaseDataset`.
         refused: further cases.
+        shard: of the run, whose sentences go to a file of their own, see :func:`~roi_fusion.data.shards.errors_file`.
         keep: leave the sentences of an earlier run on cases that this one does not try, and mark what results it left of cases
             that are refused now.
     """
 
     def __init__(
-        self, output_dir: str | Path, datasets: Sequence[Any], refused: Mapping[str, str] | None = None, keep: bool = True
+        self,
+        output_dir: str | Path,
+        datasets: Sequence[Any],
+        refused: Mapping[str, str] | None = None,
+        keep: bool = True,
+        shard: str | None = None,
     ) -> None:
-        self.path, self.datasets, self.refused = Path(output_dir) / "errors.json", list(datasets), dict(refused or {})
+        self.path, self.datasets, self.refused = errors_file(output_dir, shard), list(datasets), dict(refused or {})
         self.keep = keep
         self._written: dict[str, str] | None = None
 
@@ -287,5 +312,5 @@ class ErrorsWriter:
             return
         for case in set(now) - set(self._written or {}) if self.keep else ():
             mark_stale(self.path.parent / case_name(case), now[case])
-        write_json(self.path, errors)
+        write_json(self.path, dict(sorted(errors.items())))
         self._written = errors

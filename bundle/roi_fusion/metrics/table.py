@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +15,22 @@ import numpy as np
 import torch
 from scipy import stats
 
-from ..data.results import read_case_table, read_result, result_folders
+from ..data.results import CASE_TABLE, read_case_table, read_result, result_folders
 from ..values import printable, whole_file, write_json
 
-__all__ = ["folder_rows", "mean_of", "means_by_column", "read_rows", "summarise", "write_rows", "write_tables"]
+__all__ = [
+    "GrowingTable",
+    "csv_cell",
+    "folder_rows",
+    "known_rows",
+    "mean_of",
+    "means_by_column",
+    "read_rows",
+    "refresh_tables",
+    "summarise",
+    "write_rows",
+    "write_tables",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +127,7 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 _TEXTS = ("case", "method", "volume_class", "warnings", "checkpoint")
 
 
-def _cell(value: Any) -> str:
+def csv_cell(value: Any) -> str:
     """For CSV: missing is empty; a text that a spreadsheet would take for a formula gets an apostrophe."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
@@ -146,15 +159,60 @@ def folder_rows(output_dir: str | Path) -> list[dict[str, Any]]:
     return [row for folder, rows in found if not (read_result(folder) or {"stale": True}).get("stale") for row in rows]
 
 
-def write_rows(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``metrics.csv``, a row per case and method, so that a reader never sees half a table."""
+def known_rows(output_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of all results in a folder that are not stale: exact ones of :func:`folder_rows`, else those of the table."""
+    exact = folder_rows(output_dir)
+    noted = {printable(row["case"]) for row in exact}
+    facts = {printable(folder.name): read_result(folder) or {} for folder in result_folders(output_dir)}
+    there = {name for name, found in facts.items() if name not in noted and not found.get("stale")}
+    return exact + [row for row in read_rows(output_dir) if row["case"] in there]
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     first = ["case", "method", "volume_class", "lesion_ml"]
     last = [n for n in ("warnings", "checkpoint") if any(n in r for r in rows)]
-    columns = first + [n for n in _metric_names(rows) if n not in first] + last
+    return first + [n for n in _metric_names(rows) if n not in first] + last
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerows({k: csv_cell(row.get(k, "")) for k in columns} for row in rows)
+    return text.getvalue()
+
+
+def write_rows(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write ``metrics.csv``, a row per case and method, so that a reader never sees half a table; returns its columns."""
+    columns = _columns(rows)
     with whole_file(Path(output_dir) / "metrics.csv") as scratch, scratch.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, columns)
-        writer.writeheader()
-        writer.writerows({k: _cell(row.get(k, "")) for k in columns} for row in rows)
+        csv.DictWriter(f, columns).writeheader()
+        f.write(_lines(rows, columns))
+    return columns
+
+
+class GrowingTable:
+    """``metrics.csv`` while cases come in: each adds its rows to the end of the file, in one piece.
+
+    The file is written anew only at the first case, and where one brings a column that the table lacks: the time for a case
+    does not grow with the number of cases before it.
+
+    Args:
+        output_dir: folder of results.
+        rows: of earlier runs, which stay.
+    """
+
+    def __init__(self, output_dir: str | Path, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.output_dir, self.rows = Path(output_dir), list(rows)
+        self._columns: list[str] = []
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add the rows of a case."""
+        self.rows += rows
+        path = self.output_dir / "metrics.csv"
+        if self._columns and set(_columns(rows)) <= set(self._columns) and path.is_file():
+            with path.open("ab", buffering=0) as f:
+                f.write(_lines(rows, self._columns).encode())
+        else:
+            self._columns = write_rows(self.output_dir, self.rows)
 
 
 def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -171,3 +229,14 @@ def write_tables(output_dir: str | Path, rows: Sequence[Mapping[str, Any]]) -> d
     summary = summarise(rows)
     write_json(Path(output_dir) / "summary.json", summary)
     return summary
+
+
+def refresh_tables(output_dir: str | Path) -> None:
+    """Write ``metrics.csv`` and ``summary.json`` again from the finished cases of a folder, by case.
+
+    A folder without cases that hold their own rows stays as it is.
+    """
+    if any((folder / CASE_TABLE).is_file() for folder in result_folders(output_dir)):
+        rows = sorted(known_rows(output_dir), key=lambda r: printable(r["case"]))
+        if rows:
+            write_tables(output_dir, rows)

@@ -5,6 +5,7 @@ import lazy_loader
 
 _SUBMODULES = [
     "case_figure",
+    "cohort",
     "page",
     "pair_picture",
     "patients",

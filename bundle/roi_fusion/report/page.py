@@ -18,6 +18,7 @@ from ..data.results import read_result, result_folders
 from ..errors import InputError
 from ..metrics.table import read_rows
 from ..values import is_first_rank, printable, read_json, whole_file
+from .cohort import COHORT_FILES, write_cohort
 from .patients import Patient, Pictures, patient_of, pictures_of
 from .plots import evaluation_figures, figure_uri, history_figures
 from .rendering import write_page
@@ -181,7 +182,12 @@ def _thumbnail_uri(pictures: Pictures) -> str:
 
 
 def write_report(
-    output_dir: str | Path, *, history_dir: str | Path | None = None, single_file_cases: int = 20, viewer: bool = True
+    output_dir: str | Path,
+    *,
+    history_dir: str | Path | None = None,
+    single_file_cases: int = 20,
+    viewer: bool = True,
+    cohort: bool = False,
 ) -> Path | None:
     """Write ``report.html`` into a folder of results from its volumes, ``summary.json``, ``errors.json`` and a history.
 
@@ -190,6 +196,8 @@ def write_report(
         history_dir: folder of the training whose curves are shown; None takes `output_dir`.
         single_file_cases: up to so many cases the report is one file; beyond, each has a page of its own in ``report_pages/``.
         viewer: with NiiVue where `ipyniivue` is installed.
+        cohort: also write the cohort's table and page, see :func:`~roi_fusion.report.cohort.write_cohort`; where these lie
+            there already they are always written again.
 
     Returns:
         The page, or None on other ranks than the first.
@@ -221,6 +229,9 @@ def write_report(
         thumbnails = [_thumbnail_uri(p) for p in shown]
     else:
         shown, thumbnails = [], _write_pages(folder, patients, pages)
+    addresses = {name: f"report.html#patient-{p.slug}" if single else f"{PAGES}/{p.slug}/index.html" for name, p in patients}
+    if cohort or (folder / COHORT_FILES[0]).is_file():
+        part(folder / COHORT_FILES[0], lambda: write_cohort(folder, addresses), [])
     out = write_page(
         folder / "report.html",
         "report.html.j2",
@@ -233,6 +244,7 @@ def write_report(
         pictures=shown,
         single=single,
         pages=PAGES,
+        cohort=[name for name in reversed(COHORT_FILES) if (folder / name).is_file()],
         script=niivue_script() if single and pages.viewer and any(p.volumes for p in shown) else None,
         evaluation=evaluation,
         plots=plots,

@@ -32,6 +32,9 @@ _EXTRAS = {
     "einops": "benchmark",
     "sklearn": "benchmark",
     "monailabel": "label",
+    "dask": "cluster",
+    "distributed": "cluster",
+    "dask_jobqueue": "cluster",
 }
 
 

@@ -78,6 +78,10 @@ def export_bids(results_dir: str, *, output: str, contrast: str = "") -> None:
 def report(results_dir: str, history_dir: str | None = None, single_file_cases: int = 20) -> None:
     """Write the report of a results folder or a training again, and print its metrics.
 
+    What shards have left (--shard of predict and evaluate) becomes one table, one summary and one list of refused cases.
+    Beside the report it writes the cohort: a row a patient in cohort.csv, and with roi-fusion[cohort] in cohort.parquet and in
+    cohort.html, a table that sorts and filters.
+
     Args:
         results_dir: folder of the results or of the training.
         history_dir: training whose curves are shown beside.
@@ -87,10 +91,14 @@ def report(results_dir: str, history_dir: str | None = None, single_file_cases: 
         roi-fusion report results
     """
     expect_there(results_dir=results_dir, history_dir=history_dir)
+    from roi_fusion.data.shards import merge_errors
+    from roi_fusion.metrics.table import refresh_tables
     from roi_fusion.report.page import write_report
     from roi_fusion.report.tables import metrics_text
 
-    write_report(results_dir, history_dir=history_dir, single_file_cases=single_file_cases)
+    merge_errors(results_dir)
+    refresh_tables(results_dir)
+    write_report(results_dir, history_dir=history_dir, single_file_cases=single_file_cases, cohort=True)
     if Path(results_dir, "summary.json").is_file():
         print(metrics_text(results_dir))
 
