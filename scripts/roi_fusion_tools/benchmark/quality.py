@@ -332,17 +332,23 @@ def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: expected the result of roi-fusion benchmark quality, found none") from None
     for name, value in json.loads(json.dumps(options)).items():
         came = found["options"].get(name)
-        if name not in ("networks", "num_workers") and came != value:
+        if name not in ("networks", "num_workers", "precision") and came != value:
             raise InputError(f"{file}: expected {name} {value} as in this run, got {came}")
     return held
 
 
 def _take_over(content: dict[str, Any], file: Path) -> None:
-    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
+    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them.
+
+    Results from before ``hyperdense_dice`` had ECE and Brier of another region for each method, and tests without false
+    alarms: those are left out.
+    """
     held = _read_earlier(content["options"], file)
     taken = [m for m in held["methods"] if m not in content["methods"] and not m.startswith("ROI Fusion")]
-    content["methods"].update({m: held["methods"][m] for m in taken})
-    content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken]
+    old = not any("hyperdense_dice" in found for found in held["methods"].values())
+    dropped = ("lesion_ece", "lesion_brier") if old else ()
+    content["methods"].update({m: {k: v for k, v in held["methods"][m].items() if k not in dropped} for m in taken})
+    content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken and not old]
     content["trainings"] = {**held["trainings"], **content["trainings"]}
     machine = held.get("taken_over", held)["versions"]  # what was taken over before is of that machine still
     content["taken_over"] = {"methods": taken, "versions": machine}
