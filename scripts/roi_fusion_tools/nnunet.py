@@ -200,12 +200,7 @@ def score_nnunet(
         found = read_volume(file, as_stored=True).array > 0
         if found.shape != item["label"].shape[1:]:
             raise InputError(f"{file}: expected the grid {tuple(item['label'].shape[1:])} of the MRI, got {found.shape}")
-        scores = LesionMetrics()(
-            torch.from_numpy(found[None]).float(),
-            item["label"],
-            spacing_mm=spacing_of(item["image"]),
-            brain=torch.as_tensor(item["brain"]),
-        )
+        scores = LesionMetrics()(torch.from_numpy(found[None]).float(), item["label"], spacing_mm=spacing_of(item["image"]))
         kept = {k: v for k, v in scores.items() if k not in ("lesion_ece", "lesion_brier")}
         rows.append({"case": str(item["case"]), "method": METHOD, **kept})
         write_json(Path(benchmark_dir) / "rows" / METHOD / f"{item['case']}.json", rows[-1:])

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from .blood import closed_brain, hyperdense_mask
 from .channels import split_raw
 from .choices import HU_POINTS, SCALED_POINTS
-from .conflict import brain_in_mri, conflict_mask
 from .intensity import expand_hu, fusion_sources
 from .ssim import FixedReferenceSsim
 from .target import beside, brain_region
@@ -28,10 +26,6 @@ _SURELY_BONE_HU = 300.0
 
 #: How steeply a region's weight follows its logit: almost a mask, and yet a tiny change of a logit is a tiny change of F.
 _STEEP = 4.0
-
-
-#: An MRI that hides more than this share of the head is stripped to the brain.
-_HIDDEN = 0.1
 
 
 class GuidedRegions(NamedTuple):
@@ -75,39 +69,19 @@ def find_regions(
         return (masks[name] > 0).float() if name in masks else torch.sigmoid(_STEEP * logit) * inside
 
     brain, bone = region("brain_mask", logits.brain), region("bone_mask", logits.bone)
-    hidden = (image[:, :1] == 0) & (inside > 0)
-    if "brain_mask" not in masks and _HIDDEN * float(inside.sum()) < float(hidden.sum()) < float(inside.sum()):
-        # A stripped MRI shows brain and no more, so all that it shows is brain, where the network does not know it too.
-        brain = torch.maximum(brain, inside * ~hidden * (1 - bone))
     mean, std = ct_scale
     ct = image[:, 1:2]
     hu = expand_hu(ct * std + mean, *curve) * (ct != 0)
-    if "bone_mask" not in masks:
-        # The head's border may be a voxel off, and a lost rim of bone is a lost edge; but the brain's own rim is not bone.
-        bone = torch.maximum(bone, beside(bone) * (hu > _SURELY_BONE_HU) * (1 - brain))
-        rim = _rim_of_brain(image, hu, brain, bone, spacing_mm)
-        brain, bone = torch.maximum(brain, rim), bone * (1 - rim)
-    # Blood and calcium: where the CT numbers say so, in the brain with its holes and bays closed, because the brain head leaves
-    # blood out and the bone head may take calcium for bone. What the gate takes from the CT besides stays as it is: it is
-    # mostly the rim of the brain, and to paste it costs more brain than it shows blood.
+    if "bone_mask" not in masks:  # the head's border may be a voxel off, and a lost rim of bone is a lost edge
+        bone = torch.maximum(bone, beside(bone) * (hu > _SURELY_BONE_HU))
+    # Blood and calcium: where the network took the CT by three quarters or more, and where the CT numbers say so. The gate
+    # alone would miss what is small and rare and hardly shows in the loss. Holes and bays of the brain are closed, because the
+    # brain head leaves blood out and the bone head may take calcium for bone.
     whole = closed_brain(brain[0, 0].cpu().numpy() > 0.5, bone[0, 0].cpu().numpy() > 0.5, spacing_mm)
     found = hyperdense_mask(hu[0, 0].cpu().numpy(), whole, spacing_mm)
-    dense = torch.as_tensor(found, device=brain.device)[None, None].float()
+    hyperdense = torch.as_tensor(found, device=brain.device)[None, None].float()
+    dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (logits.gate + 1)), hyperdense)
     return GuidedRegions(brain, bone, torch.maximum(bone, dense), inside)
-
-
-def _rim_of_brain(
-    image: torch.Tensor, hu: torch.Tensor, brain: torch.Tensor, bone: torch.Tensor, spacing_mm: Sequence[float]
-) -> torch.Tensor:
-    """Bone so thin over brain of the MRI that partial volume explains it: 1 there, ``[1, 1, X, Y, Z]``. It is left to the MRI,
-    while a broad overlap stays bone and is told (:mod:`~roi_fusion.core.conflict`)."""
-    mri, ct_hu, inside, skull = (v[0, 0].cpu().numpy() for v in (image[:, :1], hu, brain > 0.5, bone > 0.5))
-    if not (mri != 0).any() or not skull.any():
-        return torch.zeros_like(brain)
-    mri = np.where(mri == 0, mri.min(), mri)  # what a stripped MRI hides is dark, not its mean
-    covered = brain_in_mri(mri, ct_hu, inside, skull, spacing_mm) & skull & ~inside
-    thin = covered & ~conflict_mask(mri, ct_hu, inside, skull, spacing_mm)
-    return torch.as_tensor(thin, device=brain.device)[None, None].to(brain.dtype)
 
 
 class RegionalEnergy:

@@ -77,10 +77,8 @@ class Momentum:
 class LogitDescent:
     """Moves the fused image of each step within what gate and residual can reach, with momentum between the steps.
 
-    Bone becomes C' itself, which no window inside of it can improve on; what surrounds it gives way, but the brain moves
-    towards the MRI only, never away from it: its windows reach over the bone, whose edge would otherwise be bought with the
-    rim of the brain (5 dB of the brain's PSNR on phantoms). A move is the gradient over its curvature (see
-    :meth:`~roi_fusion.core.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u).
+    Bone becomes C' itself, which no window inside of it can improve on; what surrounds it gives way. A move is the gradient
+    over its curvature (see :meth:`~roi_fusion.core.ssim.FixedReferenceSsim.slope`) times η·σ(κ·u).
 
     Args:
         network: gives composition and residual bound.
@@ -104,7 +102,6 @@ class LogitDescent:
     ) -> None:
         self.network, self.image, self.energy, self.num_updates = network, image, energy, num_updates
         self._from_ct = regions.from_ct
-        self._brain = regions.brain * (1 - regions.from_ct)
         entropy = entropy_bits(torch.sigmoid(first_gate))
         self._pace = torch.sigmoid(kappa * entropy) * regions.inside * (1 - regions.from_ct)
         self._low, self._high = self._limits()
@@ -114,29 +111,25 @@ class LogitDescent:
         """Descend from where the last step ended and keep the best image seen."""
         raw, state = step.raw, self.state
         fused = split_output(self.network.compose(self.image, raw)).fused
-        mri, ct = fusion_sources(self.image)
+        _, ct = fusion_sources(self.image)
         start = torch.lerp(fused, ct, self._from_ct)
-        # Between what the network put there and the MRI, as far as a voxel is brain.
-        low = torch.lerp(self._low, torch.maximum(torch.minimum(fused, mri), self._low), self._brain)
-        high = torch.lerp(self._high, torch.maximum(fused, mri), self._brain)
-
-        def within(trial: torch.Tensor) -> torch.Tensor:
-            return torch.minimum(torch.maximum(trial, low), high)
-
         best, before = fused, self.energy(fused)
         lowest = before
         for _ in range(self.num_updates):
-            trial = within(start + state.moved)
+            trial = self._within_limits(start + state.moved)
             value, gradient, curvature = self.energy.slope(trial)
             if value < lowest:
                 lowest, best = value, trial
             newton = gradient / (curvature + self.energy.least_curvature)
             state.last_move = _MOMENTUM * state.last_move - step.eta * self._pace * newton
             state.moved = trial - start + state.last_move
-        trial = within(start + state.moved)
+        trial = self._within_limits(start + state.moved)
         if (value := self.energy(trial)) < lowest:
             lowest, best = value, trial
         return GuidedStep(self._as_logits(raw, fused, best), before, lowest)
+
+    def _within_limits(self, fused: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(torch.maximum(fused, self._low), self._high)
 
     def _limits(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Least and greatest value of a guided voxel: nothing brighter than both sources, nor, but for what comes from the CT,
