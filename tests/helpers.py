@@ -103,7 +103,9 @@ def predicted_case() -> dict:
         "lesion_std": torch.zeros(8, 8, 3),
     }
     pred = torch.stack([channels[n] for n in PREDICTION_CHANNELS])
-    return {"image": MetaTensor(image), "pred": MetaTensor(pred), "intensity": INTENSITY}
+    brain, bone = (torch.zeros(1, 8, 8, 3, dtype=torch.uint8) for _ in range(2))
+    brain[:, 4:], bone[:, 2:4] = 1, 1
+    return {"image": MetaTensor(image), "pred": MetaTensor(pred), "intensity": INTENSITY, "brain": brain, "bone": bone}
 
 
 def meta(array: np.ndarray, affine: np.ndarray | None = None, **info: object) -> MetaTensor:

@@ -371,7 +371,9 @@ def test_prepare_takes_or_refuses_every_dicom_study(seed: int, good: Path, tmp_p
     for number in range(DICOM_STUDIES + len(good_ones)):
         fault = None if number in good_ones else faults[number % len(faults)]
         dicom_study(raw / f"patient{number:03d}", Path(good), fault, np.random.default_rng([seed, number]), f"P{number:03d}")
-    record = prepare_dataset(raw, tmp_path / "out", num_workers=0, options=PrepareOptions(register=False), progress=False)
+    record = prepare_dataset(
+        raw, tmp_path / "out", num_workers=0, options=PrepareOptions(register=False), progress=False, names="keep"
+    )
     for sentence in record["errors"].values():
         assert is_one_sentence(sentence), sentence
     named = json.dumps(record)

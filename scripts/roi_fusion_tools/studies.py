@@ -20,15 +20,14 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import roc_auc_score
 
 from roi_fusion.config.check import inference_parser
-from roi_fusion.core.channels import RAW_CHANNELS, split_output, split_raw
-from roi_fusion.core.guidance import GuidedDraw, RoiGuidance
-from roi_fusion.core.intensity import IntensityMap
+from roi_fusion.core.channels import split_output, split_raw
+from roi_fusion.core.guidance import RoiGuidance
 from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.core.precision import autocast_for
 from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.core.uncertainty import entropy_bits
 from roi_fusion.data.cases import each_item, link_file
 from roi_fusion.data.grids import spacing_of
+from roi_fusion.engine.case_metrics import benchmark_metrics
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.weights import load_weights
@@ -36,6 +35,8 @@ from roi_fusion.errors import InputError
 from roi_fusion.metrics.calibration import volume_interval
 from roi_fusion.metrics.lesion import lesion_region
 from roi_fusion.values import PREDICTION_CHANNELS
+
+from .benchmark.rules import guided_without_network, one_pass, threshold_masks
 
 __all__ = ["POSES", "STUDIES", "auroc", "load_study", "mean_of", "move_ct", "study_table"]
 
@@ -48,7 +49,9 @@ _METRICS = (
     "brain_ssim_context",
     "bone_ssim_context",
     "seam_ratio",
-    "hyperdense_shown",
+    "hyperdense_dice",
+    "vif",
+    "qabf",
     "lesion_dice",
     "lesion_nsd_2mm",
 )
@@ -97,7 +100,8 @@ def _measured(
     Lesion metrics are over the cases with a lesion; those without are counted, and among them false alarms: one of a few voxels
     has a Dice of 0 and would hide in a mean what became of the lesions.
     """
-    metrics, rows, seconds = CaseMetrics(threshold=network.threshold, with_baselines=False), [], 0.0
+    metrics = CaseMetrics(threshold=network.threshold, with_baselines=False, metrics=benchmark_metrics())
+    rows, seconds = [], 0.0
     for item in items:
         start = time.process_time()
         prediction = predict(item)
@@ -128,26 +132,17 @@ def guidance(
     network: RoiFusionNet, items: Sequence[Mapping[str, Any]], dataset_dir: Path, output_dir: Path, precision: str = "auto"
 ) -> list[Row]:
     """What guidance and what the network add: none, on the logits, through the network, without a network, one pass."""
-    updates = 2 * 4
 
-    def one_pass(item: Mapping[str, Any]) -> torch.Tensor:
-        image = torch.as_tensor(item["image"])[None]
-        with torch.no_grad(), autocast_for(precision, image.device):
-            out = split_output(network(image).float())
+    def in_one_pass(item: Mapping[str, Any]) -> torch.Tensor:
+        out = one_pass(item, network, precision)
         probability = network.lesion_probability(out.lesion_logit, out.brain_logit)
         rest = torch.zeros_like(out.fused)
         return torch.cat([out.fused, probability, entropy_bits(probability), out.gate, rest, rest], dim=1)[0]
 
     def without_network(item: Mapping[str, Any]) -> torch.Tensor:
-        image = torch.as_tensor(item["image"])[None]
-        masks = {f"{k}_mask": torch.as_tensor(item[k])[None] for k in ("brain", "bone")}
-        scale, settings = IntensityMap.from_case(item["intensity"]), RoiGuidance(num_updates=updates, gamma=0)
-        scales = (scale.mri_mean, scale.mri_std), (scale.ct_mean, scale.ct_std)
-        draw = GuidedDraw(settings, network, image, *scales, spacing_of(item["image"]), masks)
-        level = _inferer(None, precision=precision).levels[-1]
-        with torch.no_grad():
-            raw = draw.correct(torch.zeros(1, len(RAW_CHANNELS), *image.shape[2:]), image, level, lambda x_t, level: x_t)
-            fused = split_output(network.compose(image, raw)).fused
+        found = threshold_masks(item)
+        raw = guided_without_network(item, network, {"brain_mask": found.brain, "bone_mask": found.bone})
+        fused = split_output(network.compose(torch.as_tensor(item["image"])[None].float(), raw)).fused
         rest = torch.zeros_like(fused)
         return torch.cat([fused, rest, rest, torch.sigmoid(split_raw(raw).gate), rest, rest], dim=1)[0]
 
@@ -157,8 +152,8 @@ def guidance(
         _measured("network, 4 steps, no guidance", items, network, partial(sample_case, off, network)),
         _measured("network, 4 steps, guided on the logits", items, network, partial(sample_case, logits, network)),
         _measured("network, 4 steps, guided through the network", items, network, partial(sample_case, full, network)),
-        _measured("network, one pass", items, network, one_pass),
-        _measured("plain average, guided, no network (true masks)", items, network, without_network),
+        _measured("network, one pass", items, network, in_one_pass),
+        _measured("plain average, guided, no network (masks by CT thresholds)", items, network, without_network),
     ]
     for name in ("lesion_dice", "lesion_nsd_2mm", "false_alarms"):
         rows[-1][name] = float("nan")  # no head ran

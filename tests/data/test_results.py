@@ -109,6 +109,14 @@ def test_a_result_on_another_grid_does_not_carry_the_mris_matrices(tmp_path: Pat
         np.testing.assert_allclose(matrix, own, atol=1e-6)
 
 
+def test_viewers_are_told_what_to_show(tmp_path: Path) -> None:
+    for name, more in (("with", {"cal_min": 12.5, "cal_max": 300.0}), ("without", {})):
+        volume = MetaTensor(torch.rand(1, 4, 4, 3), affine=torch.eye(4, dtype=torch.float64), meta=more)
+        write_volume(tmp_path / f"{name}.nii.gz", volume, np.float32)
+    headers = [nib.load(tmp_path / f"{name}.nii.gz").header for name in ("with", "without")]
+    assert [(float(h["cal_min"]), float(h["cal_max"])) for h in headers] == [(12.5, 300.0), (0.0, 0.0)]
+
+
 def test_a_folder_that_a_killed_run_left_half_is_no_result(tmp_path: Path) -> None:
     for name in ("b", "a", ".hidden", ".c.partial"):
         (tmp_path / name).mkdir()

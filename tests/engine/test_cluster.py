@@ -138,7 +138,7 @@ def test_what_becomes_of_a_case_that_failed() -> None:
 def test_slurm_gets_jobs_of_one_worker_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for sbatch and scancel; the jobs are those that dask-jobqueue writes."""
     pytest.importorskip("dask_jobqueue")
-    submit = f'#!/bin/sh\nn=$(ls {tmp_path} | wc -l); cp "$1" {tmp_path}/job$n.txt; echo "Submitted batch job $n"\n'
+    submit = f'#!/bin/sh\ncp "$1" {tmp_path}/job$$.txt; echo "Submitted batch job $$"\n'
     for name, text in (("sbatch", submit), ("scancel", "#!/bin/sh\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)

@@ -77,7 +77,7 @@ def test_each_layout_becomes_cases(layout: str, pair: Pair, known_pose: Registra
     raw.mkdir()
     write(raw, pair)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in raw.rglob("*")}
-    record = run(raw, out)
+    record = run(raw, out, names="keep")
     assert record["layout"] == layout
     assert record["counts"] == {"prepared": 1, "kept": 0, "refused": int(layout == "bids")}
     assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in raw.rglob("*")}
@@ -564,7 +564,7 @@ def test_every_layout_to_the_end(pair: Pair, tmp_path: Path) -> None:
             for file in dicom_series(raw / "gap", pair.ct, pair.ct_affine, "CT", number=2, description="head")[5:6]:
                 file.unlink()
             dicom_series(raw / "gap", pair.mri, pair.mri_affine, "MR", number=3, description="ADC")
-        subprocess.run(command(raw, out, "--num_workers", "2"), check=True)
+        subprocess.run(command(raw, out, "--num_workers", "2", "--names", "keep"), check=True)
         found = read_transform(out / name / "transform.tfm")
         assert pair.errors_mm(found).max() < 3
         shutil.copytree(out / name, cases / f"{layout}_{name}")

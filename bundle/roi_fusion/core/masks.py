@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Head, bone, brain and hyperdense masks from CT numbers: deterministic, by thresholds and morphology in millimetres.
+"""Head, bone and brain masks from CT numbers: deterministic, by thresholds and morphology in millimetres.
 
 All functions take arrays ``[X, Y, Z]`` whose last axis is the slice axis, and `spacing_mm`, the voxel size along the same axes
 in mm. The masks are used for cases that come without their own; evaluation regions come from these functions or from the user's
@@ -8,7 +8,6 @@ files, never from the network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import isotropic_dilation, isotropic_erosion, remove_small_objects
 
-__all__ = ["bone_mask", "brain_mask", "cranial_masks", "fill_slices", "head_mask", "hyperdense_mask", "largest_component"]
+__all__ = ["bone_mask", "brain_mask", "cranial_masks", "fill_slices", "head_mask", "largest_component"]
 
 #: Least of a wall around the brain in HU. Higher and a skull that is thinner than a voxel or smoothed is open; lower and the
 #: walls of orbits and nose close around what is no brain (200 HU: 5 points of Dice in such heads).
@@ -250,34 +249,3 @@ def cranial_masks(
         outside[0] = False
         bone = outside[parts]
     return bone, brain & ~bone
-
-
-def hyperdense_mask(
-    ct_hu: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[float], *, threshold_hu: float = 60.0
-) -> np.ndarray:
-    """Acute blood and calcium: smoothed CT above `threshold_hu`, at least 3 mm inside the brain and at least 0.02 mL.
-
-    The margin excludes voxels that are partly skull.
-
-    Args:
-        ct_hu: CT in HU, ``[X, Y, Z]``.
-        brain: boolean mask of the brain, holes filled.
-        spacing_mm: voxel size along the array axes, in mm.
-        threshold_hu: lowest CT number of blood, in HU.
-
-    Returns:
-        Boolean mask of the same shape.
-
-    Example:
-        >>> ct = np.full((30, 30, 3), 35.0)
-        >>> ct[10:16, 10:16] = 75
-        >>> brain = np.zeros(ct.shape, bool)
-        >>> brain[2:28, 2:28] = True
-        >>> bool(hyperdense_mask(ct, brain, (1.0, 1.0, 5.0))[12:14, 12:14].all())
-        True
-    """
-    inner = _shrink(brain, 3.0, spacing_mm)
-    smooth = ndimage.gaussian_filter(np.clip(ct_hu, -200, 400).astype(np.float32), [1.0 / s for s in spacing_mm[:2]] + [0])
-    dense = inner & (smooth > threshold_hu)
-    least_voxels = math.ceil(0.02 * 1000 / float(np.prod(spacing_mm)))
-    return remove_small_objects(dense, max_size=least_voxels - 1, connectivity=2)

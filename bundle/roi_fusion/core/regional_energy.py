@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 
+from .blood import closed_brain, hyperdense_mask
 from .channels import split_raw
 from .choices import HU_POINTS, SCALED_POINTS
 from .intensity import expand_hu, fusion_sources
-from .masks import fill_slices, hyperdense_mask
 from .ssim import FixedReferenceSsim
 from .target import beside, brain_region
 
@@ -74,11 +74,11 @@ def find_regions(
     hu = expand_hu(ct * std + mean, *curve) * (ct != 0)
     if "bone_mask" not in masks:  # the head's border may be a voxel off, and a lost rim of bone is a lost edge
         bone = torch.maximum(bone, beside(bone) * (hu > _SURELY_BONE_HU))
-    # Blood and calcium: where the network took the CT by three quarters or more, and where the CT numbers say so by the
-    # evaluation's own definition. The gate alone would miss what is so small and rare that it hardly shows in the loss. Holes
-    # of the brain are filled, because the bone head may take calcium for bone.
-    brain_filled = fill_slices(brain[0, 0].cpu().numpy() > 0.5)
-    found = hyperdense_mask(hu[0, 0].cpu().numpy(), brain_filled, spacing_mm)
+    # Blood and calcium: where the network took the CT by three quarters or more, and where the CT numbers say so. The gate
+    # alone would miss what is small and rare and hardly shows in the loss. Holes and bays of the brain are closed, because the
+    # brain head leaves blood out and the bone head may take calcium for bone.
+    whole = closed_brain(brain[0, 0].cpu().numpy() > 0.5, bone[0, 0].cpu().numpy() > 0.5, spacing_mm)
+    found = hyperdense_mask(hu[0, 0].cpu().numpy(), whole, spacing_mm)
     hyperdense = torch.as_tensor(found, device=brain.device)[None, None].float()
     dense = torch.maximum(brain * torch.sigmoid(-_STEEP * (logits.gate + 1)), hyperdense)
     return GuidedRegions(brain, bone, torch.maximum(bone, dense), inside)

@@ -46,6 +46,7 @@ RESULT_FILES = {
     "uncertainty": ("uncertainty", np.float32),
     "provenance": ("provenance", np.float32),
     "residual": ("residual", np.float32),
+    "conflict": ("conflict", np.uint8),
 }
 
 
@@ -54,6 +55,7 @@ def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
 
     So every program puts a result where it puts the MRI: nibabel, FSL and Slicer by the sform where its code is above 0, ITK by
     the one of both that it can hold. A qform cannot hold a shear: of a sheared MRI without one, the result has none either.
+    ``cal_min`` and ``cal_max`` of the meta data become the header's display range, which viewers start with.
     """
     affine = np.asarray(volume.affine, dtype=np.float64)
     forms = {n: np.asarray(volume.meta[n], dtype=np.float64) for n in ("sform", "qform") if n in volume.meta}
@@ -65,6 +67,9 @@ def write_volume(path: str | Path, volume: MetaTensor, dtype: Any) -> None:
     image.header.set_xyzt_units("mm")
     image.set_qform(forms.get("qform", affine), codes["qform"])  # sets the voxel sizes too
     image.set_sform(forms.get("sform", affine), codes["sform"])
+    low, high = (float(volume.meta.get(n, 0.0)) for n in ("cal_min", "cal_max"))
+    if high > low:
+        image.header["cal_min"], image.header["cal_max"] = low, high
     nib.save(image, path)
 
 

@@ -8,11 +8,12 @@ they are called with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Events
 
+from ..core.choices import HU_POINTS, SCALED_POINTS
 from ..errors import InputError
 from ..metrics.fusion import FusionComparison
 from ..metrics.lesion import LesionComparison
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CaseMetric",
+    "EdgeTransfer",
     "FusionMetric",
     "GlobalSSIM",
+    "HyperdenseDice",
     "HyperdenseShown",
     "LesionBrier",
     "LesionDice",
@@ -37,6 +40,8 @@ __all__ = [
     "RegionalPSNR",
     "RegionalSSIM",
     "SeamRatio",
+    "VisualFidelity",
+    "benchmark_metrics",
     "checked_metrics",
     "default_metrics",
 ]
@@ -137,6 +142,40 @@ class HyperdenseShown(FusionMetric):
         return case.hyperdense_shown()
 
 
+class HyperdenseDice(FusionMetric):
+    """Blood and calcium of the fused volume against a reference that no method sees, see :mod:`~roi_fusion.metrics.hyperdense`.
+
+    Args:
+        hu_points, scaled_points: the curve that the CT was companded with.
+    """
+
+    column = "hyperdense_dice"
+
+    def __init__(self, hu_points: Sequence[float] = HU_POINTS, scaled_points: Sequence[float] = SCALED_POINTS) -> None:
+        self.curve = tuple(hu_points), tuple(scaled_points)
+
+    def __call__(self, case: FusionComparison) -> float:
+        return case.hyperdense_dice(self.curve)
+
+
+class VisualFidelity(FusionMetric):
+    """VIF of MRI and CT in the fused slices, summed, see :mod:`~roi_fusion.metrics.transfer`."""
+
+    column = "vif"
+
+    def __call__(self, case: FusionComparison) -> float:
+        return case.transfer()["vif"]
+
+
+class EdgeTransfer(FusionMetric):
+    """Qabf of the fused slices, see :mod:`~roi_fusion.metrics.transfer`."""
+
+    column = "qabf"
+
+    def __call__(self, case: FusionComparison) -> float:
+        return case.transfer()["qabf"]
+
+
 class LesionDice(LesionMetric):
     """Dice coefficient of the lesion mask."""
 
@@ -195,35 +234,24 @@ class LesionVolumeDifference(LesionMetric):
 
 
 class LesionECE(LesionMetric):
-    """Expected calibration error of the lesion probability around the lesion.
+    """Expected calibration error of the lesion probability in the brain, one region for every method.
 
-    Args:
-        margin_mm: around both lesions, in mm; far background would flatter any model.
+    Most of a brain is no lesion, so the numbers are small; they compare methods on the same case and no more.
     """
 
     column = "lesion_ece"
 
-    def __init__(self, margin_mm: float = 10.0) -> None:
-        self.margin_mm = float(margin_mm)
-
     def __call__(self, case: LesionComparison) -> float:
-        return case.calibration_error(self.margin_mm)
+        return case.calibration_error()
 
 
 class LesionBrier(LesionMetric):
-    """Brier score of the lesion probability around the lesion.
-
-    Args:
-        margin_mm: around both lesions, in mm.
-    """
+    """Brier score of the lesion probability in the brain, one region for every method."""
 
     column = "lesion_brier"
 
-    def __init__(self, margin_mm: float = 10.0) -> None:
-        self.margin_mm = float(margin_mm)
-
     def __call__(self, case: LesionComparison) -> float:
-        return case.brier(self.margin_mm)
+        return case.brier()
 
 
 def default_metrics() -> dict[str, CaseMetric]:
@@ -243,10 +271,17 @@ def default_metrics() -> dict[str, CaseMetric]:
         LesionHausdorff(percentile=95),
         LesionF1(),
         LesionVolumeDifference(),
-        LesionECE(margin_mm=10.0),
-        LesionBrier(margin_mm=10.0),
+        LesionECE(),
+        LesionBrier(),
     ]
     return {m.column: m for m in metrics}
+
+
+def benchmark_metrics() -> dict[str, CaseMetric]:
+    """The default metrics and those that take longer or ask for a reference that inference does not have: blood and calcium
+    against a region that no method sees, VIF and Qabf. For benchmarks and studies."""
+    more: list[CaseMetric] = [HyperdenseDice(), VisualFidelity(), EdgeTransfer()]
+    return {**default_metrics(), **{m.column: m for m in more}}
 
 
 def checked_metrics(metrics: Mapping[str, CaseMetric] | None) -> dict[str, CaseMetric]:

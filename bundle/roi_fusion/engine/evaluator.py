@@ -17,14 +17,17 @@ from monai.engines import SupervisedEvaluator
 
 from ..console import short_path
 from ..core.choices import MASK_NAMES
+from ..core.conflict import conflict_sentence
 from ..core.facts import facts_of
 from ..core.intensity import IntensityMap
 from ..core.target import brain_region, ct_weight
 from ..data.grids import spacing_of
 from ..data.shards import errors_file
+from ..data.transforms.loading import true_mask_beside
 from ..data.transforms.plausibility import warnings_of
 from ..errors import InputError
 from ..metrics.fusion import FusionComparison, baselines
+from ..metrics.hyperdense import HyperdenseReference
 from ..metrics.lesion import LesionComparison
 from ..metrics.table import means_by_column
 from ..values import PREDICTION_CHANNELS
@@ -36,7 +39,16 @@ from .weights import record_of
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["CaseEvaluator", "CaseMetrics", "CasePreparer", "mask_names", "measure_fused", "require_results", "volume_class"]
+__all__ = [
+    "CaseEvaluator",
+    "CaseMetrics",
+    "CasePreparer",
+    "conflict_volume_ml",
+    "mask_names",
+    "measure_fused",
+    "require_results",
+    "volume_class",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -165,6 +177,9 @@ class CaseMetrics:
             rows = self.measure(item, prediction)
             unknown = unlike_training(item, facts_of(prediction), record) if record else None
             rows[0]["outside_training"] = " | ".join(unknown or [])
+            if "conflict" in output:  # a validation in training writes no results
+                rows[0]["conflict_ml"] = conflict_ml = conflict_volume_ml(item, output)
+                rows[0]["warnings"] = " | ".join(filter(None, [*warnings_of(item), conflict_sentence(conflict_ml)]))
             self._rows += rows
         state.case_rows = self._rows  # so far, of this rank
 
@@ -187,7 +202,12 @@ class CaseMetrics:
         if common["volume_class"] != "unknown" and not self.lesion_given:
             _, outside = _lesion_voxels(item)
             lesion = LesionComparison(
-                channel["lesion_prob"], item["label"], spacing_mm=spacing, threshold=threshold, outside_voxels=outside
+                channel["lesion_prob"],
+                item["label"],
+                spacing_mm=spacing,
+                threshold=threshold,
+                outside_voxels=outside,
+                brain=torch.as_tensor(item["brain"]),
             )
             row.update({n: m(lesion) for n, m in self.metrics.items() if isinstance(m, LesionMetric)})
             row["n_empty_pred"], row["n_empty_ref"] = float(lesion.empty_pred), float(lesion.empty_reference)
@@ -219,6 +239,18 @@ def _voxel_ml(item: Mapping[str, Any]) -> float:
     return float(np.prod(spacing_of(item["image"]))) / 1000
 
 
+def conflict_volume_ml(item: Mapping[str, Any], output: Mapping[str, Any]) -> float:
+    """Volume in mL where the CT's bone lies over brain of the MRI; NaN of a case that lacks one of both.
+
+    Args:
+        item: the case after preprocessing.
+        output: its result after postprocessing, with ``conflict``.
+    """
+    if item.get("missing") or "conflict" not in output:
+        return math.nan
+    return float((torch.as_tensor(output["conflict"]) > 0).sum()) * _voxel_ml(item)
+
+
 def _lesion_voxels(item: Mapping[str, Any]) -> tuple[int, int]:
     """Voxels of the reference lesion: all, and those that the crop to the CT's head has left out."""
     inside = int((torch.as_tensor(item["label"]) > 0).sum())
@@ -240,19 +272,30 @@ def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
     }
     if item.get("missing") == "mri":  # all of the head is to come from the CT then, not blood and calcium
         dense = torch.zeros_like(dense)
-    regions = {"brain": region, "bone": bone, "dense": dense, "intensity": IntensityMap.from_case(item["intensity"])}
+    regions = {
+        "brain": region,
+        "bone": bone,
+        "dense": dense,
+        "intensity": IntensityMap.from_case(item["intensity"]),
+        "hyperdense": HyperdenseReference(
+            brain[0].numpy(), bone[0].numpy(), spacing_of(item["image"]), true_mask_beside(item["image"], "hyperdense_mask")
+        ),
+    }
     return common, image, regions
 
 
-def measure_fused(item: Mapping[str, Any], method: str, fused: torch.Tensor) -> dict[str, Any]:
+def measure_fused(
+    item: Mapping[str, Any], method: str, fused: torch.Tensor, metrics: Mapping[str, CaseMetric] | None = None
+) -> dict[str, Any]:
     """The fusion part of a row, for a fused volume of any origin.
 
     Args:
         item: the case after preprocessing.
         method: its name in the table.
         fused: in normalised units, ``[1, X, Y, Z]``.
+        metrics: as of :class:`CaseMetrics`.
     """
-    return _fusion_row(*_case_regions(item), method, fused, checked_metrics(None))
+    return _fusion_row(*_case_regions(item), method, fused, checked_metrics(metrics))
 
 
 def _fusion_row(

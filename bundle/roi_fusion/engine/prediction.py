@@ -48,6 +48,7 @@ class Prediction:
         uncertainty: entropy of the probability in bits, float32.
         provenance: share of the MRI in the fused volume, NaN outside the head, float32.
         residual: part of the fused volume that is from neither image, in MRI units, float32.
+        conflict: mask of the CT's bone over brain that the MRI shows, 0 or 1, uint8.
         affine: voxel indices to mm in RAS, ``[4, 4]``.
         files: name of a volume, such as ``fused``, and ``result`` → file that was written; empty without an `output_dir`.
             ``dicom`` is the folder of DICOM files, where the knob `dicom` is true.
@@ -67,6 +68,7 @@ class Prediction:
     uncertainty: np.ndarray
     provenance: np.ndarray
     residual: np.ndarray
+    conflict: np.ndarray
     affine: np.ndarray
     files: dict[str, Path]
     facts: dict[str, Any]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 
+from ..core.conflict import conflict_sentence
 from ..core.facts import facts_of
 from ..data.cases import case_name, name_of
 from ..data.history import read_history
@@ -22,10 +23,10 @@ from ..data.plausibility import lesion_sentence
 from ..data.results import mark_stale, read_result, result_folders, save_case, versions, write_case_table
 from ..data.shards import errors_file
 from ..data.transforms.loading import file_of
-from ..data.transforms.plausibility import warnings_of
+from ..data.transforms.plausibility import warn_once, warnings_of
 from ..metrics.table import GrowingTable, known_rows, write_tables
 from ..values import PREDICTION_CHANNELS, is_first_rank, printable, whole_file, write_json
-from .evaluator import _has_file, _voxel_ml, mask_names
+from .evaluator import _has_file, _voxel_ml, conflict_volume_ml, mask_names
 from .handlers import count_at_bounds
 from .inferer import SamplingInferer
 from .lesion_statement import apart_sentences, lesion_statement
@@ -185,6 +186,10 @@ class ResultWriter:
         plausible.pop("brain_unseen", None)
         weights = record_of(self.network) if self.network is not None else {}
         statement = lesion_statement(item, prediction, lesion_ml, weights)
+        conflict_ml = conflict_volume_ml(item, output)
+        conflict = conflict_sentence(conflict_ml)
+        if conflict:
+            warn_once(str(item["case"]), conflict)
         return {
             "case": str(item["case"]),
             "mri": "" if item.get("missing") == "mri" else file_of(item["image"]),
@@ -192,7 +197,8 @@ class ResultWriter:
             "missing": item.get("missing") or None,
             "contrast": item["image"].meta.get("contrast") or None,
             "reader_notices": str(item.get("reader_notices") or "").splitlines(),
-            "warnings": [*_warnings(item, lesion_ml), *apart_sentences(statement)],
+            "warnings": [*_warnings(item, lesion_ml), *([conflict] if conflict else []), *apart_sentences(statement)],
+            "conflict_ml": _rounded(conflict_ml),
             "plausibility": plausible or None,
             "normalisation": intensity,
             **self.settings(),

@@ -7,17 +7,21 @@ A metric that cannot be measured is NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.metrics import Cumulative
 
-from ..core.intensity import IntensityMap, fusion_sources, undo_brighten_bone
+from ..core.intensity import IntensityMap, expand_hu, fusion_sources, undo_brighten_bone
 from ..core.ssim import ssim_map
 from ..core.target import fusion_target
 from ..errors import InputError
+from .hyperdense import HyperdenseReference, hyperdense_dice, shown_region
 from .surface import bounding_box
 from .table import mean_by_name
+from .transfer import volume_transfer
 
 __all__ = [
     "FusionComparison",
@@ -170,7 +174,7 @@ def hyperdense_shown(
     Args:
         fused, mri, ct: images in normalised units, ``[B, 1, X, Y, Z]``; the CT as it is blended, see
             :func:`~roi_fusion.core.intensity.fusion_sources`.
-        dense: 0/1 mask from :func:`~roi_fusion.core.masks.hyperdense_mask`, same shape.
+        dense: 0/1 mask from :func:`~roi_fusion.core.blood.hyperdense_mask`, same shape.
         bone: 0/1 mask of bone, same shape. Voxels within two voxels of bone in plane, in the same or a neighbouring slice, are
             left out, and so are the first and the last slice: at vertex and skull base, thick slices are dense because they
             contain part of the skull.
@@ -195,6 +199,7 @@ class FusionComparison:
         image: normalised MRI and CT, ``[2, X, Y, Z]``.
         brain, bone, dense: 0/1, ``[1, X, Y, Z]``; the brain without what the target takes from the CT.
         intensity: constants of the case, which map all to the references' own scales.
+        hyperdense: where :meth:`hyperdense_dice` finds its reference; without it there is none.
     """
 
     def __init__(
@@ -206,7 +211,10 @@ class FusionComparison:
         bone: torch.Tensor,
         dense: torch.Tensor,
         intensity: IntensityMap,
+        hyperdense: HyperdenseReference | None = None,
     ) -> None:
+        self._whole, self._reference, self._intensity = (torch.as_tensor(fused).detach(), image), hyperdense, intensity
+        self._transfer: dict[str, float] | None = None
         fused, image, brain, bone, dense = (torch.as_tensor(t).detach()[None] for t in (fused, image, brain, bone, dense))
         head = (image != 0).any(dim=1, keepdim=True)
         box = (slice(None), slice(None), *bounding_box(head[0, 0].cpu().numpy(), 6)) if bool(head.any()) else ...
@@ -257,20 +265,34 @@ class FusionComparison:
         """:func:`hyperdense_shown` of acute blood and calcium."""
         return float(hyperdense_shown(self._fused, *fusion_sources(self._image), self._dense, self._bone))
 
+    def hyperdense_dice(self, curve: tuple[Sequence[float], Sequence[float]]) -> float:
+        """Dice of the hyperdense region of the fused volume with a reference that no method sees; NaN without one.
+
+        Args:
+            curve: that the CT was companded with, see :func:`~roi_fusion.core.intensity.compand_hu`.
+        """
+        if self._reference is None or not self._has_both:
+            return math.nan
+        fused, image = self._whole[0][None], torch.as_tensor(self._whole[1])[None]
+        scaled = self._intensity.normalised_to_ct_scale(torch.cat([undo_brighten_bone(fused), image[:, 1:]], dim=1))
+        fused_hu, ct_hu = (v.cpu().numpy() for v in expand_hu(scaled, *curve)[0])
+        reference, space = self._reference.regions(np.where(image[0, 1].cpu().numpy() != 0, ct_hu, -1000.0))
+        mri, ct = (v[0, 0].cpu().numpy() for v in fusion_sources(image))
+        return hyperdense_dice(shown_region(fused[0, 0].cpu().numpy(), mri, ct, fused_hu, space), reference & space)
+
+    def transfer(self) -> dict[str, float]:
+        """``vif`` and ``qabf``, see :func:`~roi_fusion.metrics.transfer.volume_transfer`."""
+        if self._transfer is None:
+            self._transfer = volume_transfer(self._fused, self._image, self._intensity)
+        return self._transfer
+
 
 class FusionMetrics(Cumulative):
     """Fusion metrics per case, cumulated; missing values are NaN and stay out of the mean."""
 
     names = (
-        "brain_ssim",
-        "bone_ssim",
-        "brain_ssim_context",
-        "bone_ssim_context",
-        "brain_psnr",
-        "bone_psnr",
-        "global_ssim",
-        "seam_ratio",
-        "hyperdense_shown",
+        *("brain_ssim", "bone_ssim", "brain_ssim_context", "bone_ssim_context"),
+        *("brain_psnr", "bone_psnr", "global_ssim", "seam_ratio", "hyperdense_shown"),
     )
 
     def __call__(
@@ -292,17 +314,10 @@ class FusionMetrics(Cumulative):
             intensity: constants of the case, which map all to the references' own scales.
         """
         found = FusionComparison(fused, image, brain=brain, bone=bone, dense=dense, intensity=intensity)
-        values = {
-            "brain_ssim": found.ssim("brain"),
-            "bone_ssim": found.ssim("bone"),
-            "brain_ssim_context": found.ssim("brain", context=True),
-            "bone_ssim_context": found.ssim("bone", context=True),
-            "brain_psnr": found.psnr("brain"),
-            "bone_psnr": found.psnr("bone"),
-            "global_ssim": found.global_ssim(),
-            "seam_ratio": found.seam_ratio(),
-            "hyperdense_shown": found.hyperdense_shown(),
-        }
+        regions, contexts = ("brain", "bone"), {"": False, "_context": True}
+        values = {f"{r}_ssim{name}": found.ssim(r, context=c) for name, c in contexts.items() for r in regions}
+        values |= {f"{r}_psnr": found.psnr(r) for r in regions}
+        values |= {n: float(getattr(found, n)()) for n in ("global_ssim", "seam_ratio", "hyperdense_shown")}
         self.append(torch.tensor([values[n] for n in self.names], dtype=torch.float64))
         return values
 

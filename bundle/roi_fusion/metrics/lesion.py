@@ -22,7 +22,8 @@ __all__ = ["LesionComparison", "LesionMetrics", "lesion_region"]
 
 
 def lesion_region(pred: Array, reference: Array, *, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> np.ndarray:
-    """Region in which calibration is measured: both lesions with a margin, because distant background flatters any model.
+    """Both lesions with a margin, in which constants are fitted and errors told apart. It depends on the prediction, so it
+    is no region to compare methods in.
 
     Args:
         pred, reference: 0/1 masks ``[X, Y, Z]``.
@@ -61,6 +62,8 @@ class LesionComparison:
         threshold: probability above which a voxel is lesion.
         outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and the
             volume count them, and distances, whose other end is not here, are NaN.
+        brain: 0/1, same shape. With the reference lesion it is the region that calibration is measured in, the same for every
+            method: around a method's own mask, doubt just below the threshold would lie outside and cost nothing.
 
     Raises:
         InputError: see :class:`MaskComparison`.
@@ -74,12 +77,13 @@ class LesionComparison:
         spacing_mm: Sequence[float],
         threshold: float = 0.5,
         outside_voxels: int = 0,
+        brain: torch.Tensor | None = None,
     ) -> None:
         p, r = (np.asarray(torch.as_tensor(t).detach().cpu())[0] for t in (probability, label))
         self._probability, self._mask, self._truth = p, p > threshold, r > 0
         self._spacing_mm, self._outside = spacing_mm, outside_voxels
         self._masks = MaskComparison(self._mask, self._truth, spacing_mm=spacing_mm)
-        self._regions: dict[float, np.ndarray] = {}
+        self._brain = None if brain is None else np.asarray(torch.as_tensor(brain).detach().cpu())[0] > 0
 
     @property
     def empty_pred(self) -> bool:
@@ -114,19 +118,16 @@ class LesionComparison:
         """Predicted minus reference volume, in mL."""
         return self._masks.volume_difference_ml() - self._outside * float(np.prod(self._spacing_mm)) / 1000
 
-    def _region(self, margin_mm: float) -> np.ndarray:
-        if margin_mm not in self._regions:
-            region = lesion_region(self._mask, self._truth, spacing_mm=self._spacing_mm, margin_mm=margin_mm)
-            self._regions[margin_mm] = region
-        return self._regions[margin_mm]
+    def calibration_error(self) -> float:
+        """Expected calibration error in the brain; NaN where no brain was given."""
+        return math.nan if self._brain is None else expected_calibration_error(*self._in_brain(self._brain))
 
-    def calibration_error(self, margin_mm: float) -> float:
-        """Expected calibration error within `margin_mm` of both lesions."""
-        return expected_calibration_error(self._probability, self._truth, self._region(margin_mm))
+    def brier(self) -> float:
+        """Brier score in the brain; NaN where no brain was given."""
+        return math.nan if self._brain is None else brier_score(*self._in_brain(self._brain))
 
-    def brier(self, margin_mm: float) -> float:
-        """Brier score within `margin_mm` of both lesions."""
-        return brier_score(self._probability, self._truth, self._region(margin_mm))
+    def _in_brain(self, brain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._probability, self._truth, brain | self._truth
 
 
 class LesionMetrics(Cumulative):
@@ -134,7 +135,6 @@ class LesionMetrics(Cumulative):
 
     Args:
         tolerance_mm: of the normalised surface Dice.
-        margin_mm: around both lesions, where calibration is judged.
     """
 
     names = (
@@ -149,9 +149,9 @@ class LesionMetrics(Cumulative):
         "n_empty_ref",
     )
 
-    def __init__(self, tolerance_mm: float = 2.0, margin_mm: float = 10.0) -> None:
+    def __init__(self, tolerance_mm: float = 2.0) -> None:
         super().__init__()
-        self.tolerance_mm, self.margin_mm = tolerance_mm, margin_mm
+        self.tolerance_mm = tolerance_mm
 
     def __call__(
         self,
@@ -161,6 +161,7 @@ class LesionMetrics(Cumulative):
         spacing_mm: Sequence[float],
         threshold: float = 0.5,
         outside_voxels: int = 0,
+        brain: torch.Tensor | None = None,
     ) -> dict[str, float]:
         """Measure one case and keep it.
 
@@ -171,16 +172,19 @@ class LesionMetrics(Cumulative):
             threshold: above which a voxel is lesion.
             outside_voxels: of the lesion that lie beyond these arrays, where nothing was predicted. They are missed: Dice and
                 the volume count them, and distances, whose other end is not here, are NaN.
+            brain: 0/1, same shape, where calibration is judged; without it there is no calibration.
         """
-        found = LesionComparison(probability, label, spacing_mm=spacing_mm, threshold=threshold, outside_voxels=outside_voxels)
+        found = LesionComparison(
+            probability, label, spacing_mm=spacing_mm, threshold=threshold, outside_voxels=outside_voxels, brain=brain
+        )
         row = {
             "lesion_dice": found.dice(),
             "lesion_nsd_2mm": found.nsd(self.tolerance_mm),
             "lesion_hd95_mm": found.hausdorff_mm(95),
             "lesion_f1": found.lesion_f1(),
             "lesion_volume_difference_ml": found.volume_difference_ml(),
-            "lesion_ece": found.calibration_error(self.margin_mm),
-            "lesion_brier": found.brier(self.margin_mm),
+            "lesion_ece": found.calibration_error(),
+            "lesion_brier": found.brier(),
             "n_empty_pred": float(found.empty_pred),
             "n_empty_ref": float(found.empty_reference),
         }

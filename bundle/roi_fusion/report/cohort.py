@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import lazy_loader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -23,6 +23,11 @@ from ..metrics.table import csv_cell
 from ..values import printable, read_json, whole_file
 from .plots import figure_uri
 from .rendering import write_page
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = lazy_loader.load("pandas")  # a training's report needs none
 
 __all__ = ["COHORT_FILES", "cohort_frame", "cohort_rows", "write_cohort"]
 

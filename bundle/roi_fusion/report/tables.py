@@ -38,9 +38,10 @@ METRICS = {
     "global_ssim": ("global SSIM", 3),
     "seam_ratio": ("seam ratio", 2),
     "hyperdense_shown": ("blood and calcium shown", 2),
+    "conflict_ml": ("CT bone over MRI brain, mL", 1),
 }
 
-SMALLER_IS_BETTER = {"lesion_hd95_mm", "lesion_ece", "lesion_brier"}
+SMALLER_IS_BETTER = {"lesion_hd95_mm", "lesion_ece", "lesion_brier", "conflict_ml"}
 
 
 def _cell(entry: Mapping[str, Any] | None, digits: int) -> dict[str, str]:

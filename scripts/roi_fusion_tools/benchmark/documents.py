@@ -14,6 +14,7 @@ from ..studies import study_table
 from .comparison import FUSION, LESION
 from .lesion_tables import lesions_table, scans_table
 from .networks import label_of
+from .rules import NO_NETWORK
 
 __all__ = ["benchmark_document", "eval_metrics", "model_card_parts", "quality_table", "robustness_table"]
 
@@ -23,12 +24,16 @@ _LABELS = {
     "brain_ssim_context": "brain SSIM, context",
     "bone_ssim_context": "bone SSIM, context",
     "seam_ratio": "seam ratio",
-    "hyperdense_shown": "blood, calcium shown",
+    "hyperdense_dice": "blood, calcium Dice",
+    "hyperdense_shown": "blood, calcium shown, in guidance's own mask",
+    "vif": "VIF",
+    "qabf": "Qabf",
     "lesion_dice": "lesion Dice",
     "lesion_nsd_2mm": "NSD 2 mm",
     "lesion_hd95_mm": "HD95 mm",
     "lesion_f1": "lesion F1",
     "lesion_ece": "ECE",
+    "lesion_brier": "Brier",
 }
 
 
@@ -157,7 +162,17 @@ def model_card_parts(quality: Mapping[str, Any], lesions: Mapping[str, Any] | No
         quality, lesions: of ``quality.json`` and ``lesions.json``.
     """
     shared = next((n for n in quality["methods"] if n.startswith("ROI Fusion, first")), "")
-    names = ("ROI Fusion", shared, "ROI Fusion, unguided", "average", "maximum", "paste", "Laplacian pyramid", "target")
+    names = (
+        "ROI Fusion",
+        shared,
+        "ROI Fusion, unguided",
+        "average",
+        "maximum",
+        "paste",
+        *NO_NETWORK,
+        "ROI Fusion, one pass",
+        "target",
+    )
     methods = {n: quality["methods"][n] for n in names if n in quality["methods"]}
     headline = {n: quality["methods"][n] for n in ("ROI Fusion", "average", "maximum", "paste") if n in quality["methods"]}
     found = {} if lesions is None else {"unseen": lesions_table(lesions, ["unseen heads"]), "scans": scans_table(lesions)}

@@ -25,6 +25,7 @@ from roi_fusion.data.cases import each_item, load_datalist
 from roi_fusion.data.grids import spacing_of
 from roi_fusion.data.lesions import PackedLesions
 from roi_fusion.data.results import versions
+from roi_fusion.engine.case_metrics import benchmark_metrics
 from roi_fusion.engine.evaluator import CaseMetrics, measure_fused
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.weights import check_weights, load_weights
@@ -36,7 +37,8 @@ from ..phantoms.render import PhantomConfig
 from ..phantoms.write import make_phantoms
 from .comparison import compare, grouped, summarise_rows, worst
 from .networks import ABLATIONS, DIFFUSION, NETWORKS, OURS, label_of, train_networks, trained_network
-from .peers import SEGMENTERS, DiffusionPeer, laplacian_pyramid_fusion, segment
+from .peers import SEGMENTERS, DiffusionPeer, segment
+from .rules import fused_by_rules
 
 __all__ = ["STAGES", "QualityOptions", "run_quality"]
 
@@ -188,9 +190,10 @@ def _each(root: Path, method: str, test_dir: Path, count: int, measure: Callable
 
 def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> None:
     network: Any = load_weights(RoiFusionNet(), options.checkpoint).eval()
+    chosen = benchmark_metrics()
     for method, guidance in (("ROI Fusion", RoiGuidance()), ("ROI Fusion, unguided", RoiGuidance(mode="off"))):
         inferer = SamplingInferer(make_scheduler(), 4, 2, guidance=guidance, precision=options.precision)
-        metrics = CaseMetrics(threshold=network.threshold, with_baselines=guidance.mode != "off")
+        metrics = CaseMetrics(threshold=network.threshold, with_baselines=guidance.mode != "off", metrics=chosen)
 
         def measure(item: Any, inferer: Any = inferer, metrics: Any = metrics, method: str = method) -> list[dict[str, Any]]:
             start = time.perf_counter()
@@ -199,8 +202,8 @@ def _measure_shipped(options: QualityOptions, root: Path, test_dir: Path) -> Non
             own, *rules = metrics.measure(item, prediction)
             rows = [{**own, "method": method, "seconds": seconds}, *rules]
             if rules:
-                fused = laplacian_pyramid_fusion(torch.as_tensor(item["image"])[None].float())[0]
-                rows.append(measure_fused(item, "Laplacian pyramid", fused))
+                found = fused_by_rules(item, network, options.precision)
+                rows += [measure_fused(item, name, fused, chosen) for name, fused in found]
             return rows
 
         _each(root, method, test_dir, options.cases if guidance.mode != "off" else options.peer_cases, measure)
@@ -215,7 +218,9 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
             start = time.perf_counter()
             probability = segment(network, torch.as_tensor(item["image"])[None].float())[0]
             seconds = time.perf_counter() - start
-            scores = LesionMetrics()(probability, item["label"], spacing_mm=spacing_of(item["image"]), threshold=0.5)
+            brain = torch.as_tensor(item["brain"])
+            spacing = spacing_of(item["image"])
+            scores = LesionMetrics()(probability, item["label"], spacing_mm=spacing, threshold=0.5, brain=brain)
             return [{"case": str(item["case"]), "method": name, "seconds": seconds, **scores}]
 
         _each(root, name, test_dir, options.peer_cases, measure)
@@ -227,7 +232,7 @@ def _measure_peers(options: QualityOptions, root: Path, test_dir: Path) -> None:
             modes[label] = RoiGuidance()
         for method, guidance in modes.items():
             inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=guidance, precision=options.precision)
-            metrics = CaseMetrics(with_baselines=False)
+            metrics = CaseMetrics(with_baselines=False, metrics=benchmark_metrics())
 
             def measure_own(
                 item: Any, method: str = method, inferer: Any = inferer, own: Any = own, metrics: Any = metrics
@@ -257,7 +262,7 @@ def _measure_crops(options: QualityOptions, root: Path, test_dir: Path, method: 
             fused = network.fuse(torch.as_tensor(crop["image"])[None].float())[0][:1]
         else:
             fused = sample_case(inferer, network, crop)[:1]
-        return [{**measure_fused(crop, method, fused), "seconds": time.perf_counter() - start}]
+        return [{**measure_fused(crop, method, fused, benchmark_metrics()), "seconds": time.perf_counter() - start}]
 
     _each(root, method, test_dir, options.diffusion_cases, measure)
 
@@ -327,17 +332,23 @@ def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
         raise InputError(f"{file}: expected the result of roi-fusion benchmark quality, found none") from None
     for name, value in json.loads(json.dumps(options)).items():
         came = found["options"].get(name)
-        if name not in ("networks", "num_workers") and came != value:
+        if name not in ("networks", "num_workers", "precision") and came != value:
             raise InputError(f"{file}: expected {name} {value} as in this run, got {came}")
     return held
 
 
 def _take_over(content: dict[str, Any], file: Path) -> None:
-    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
+    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them.
+
+    Results from before ``hyperdense_dice`` had ECE and Brier of another region for each method, and tests without false
+    alarms: those are left out.
+    """
     held = _read_earlier(content["options"], file)
     taken = [m for m in held["methods"] if m not in content["methods"] and not m.startswith("ROI Fusion")]
-    content["methods"].update({m: held["methods"][m] for m in taken})
-    content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken]
+    old = not any("hyperdense_dice" in found for found in held["methods"].values())
+    dropped = ("lesion_ece", "lesion_brier") if old else ()
+    content["methods"].update({m: {k: v for k, v in held["methods"][m].items() if k not in dropped} for m in taken})
+    content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken and not old]
     content["trainings"] = {**held["trainings"], **content["trainings"]}
     machine = held.get("taken_over", held)["versions"]  # what was taken over before is of that machine still
     content["taken_over"] = {"methods": taken, "versions": machine}

@@ -19,6 +19,7 @@ from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.data.cases import each_item, link_file
 from roi_fusion.data.lesions import PackedLesions
 from roi_fusion.data.results import versions
+from roi_fusion.engine.case_metrics import benchmark_metrics
 from roi_fusion.engine.evaluator import CaseMetrics
 from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.weights import load_weights
@@ -139,7 +140,7 @@ def _scores(network: RoiFusionNet, folder: Path, cases: int, precision: str) -> 
     """Means over the first cases; a metric that no case has (the bone without a CT) is NaN."""
     dataset = inference_parser({"dataset_dir": str(folder)}).get_parsed_content("dataset")
     inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision=precision)
-    metrics = CaseMetrics(threshold=network.threshold, with_baselines=False)
+    metrics = CaseMetrics(threshold=network.threshold, with_baselines=False, metrics=benchmark_metrics())
     rows: list[Mapping[str, Any]] = []
     for item in each_item(dataset, cases):
         rows += metrics.measure(item, sample_case(inferer, network, item))

@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Speed and memory as ratios within one run: inference from files to files, training steps, the plain diffusion baseline."""
+"""Speed and memory as ratios within one run: inference from files to files and training steps."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from roi_fusion.config.check import inference_parser
-from roi_fusion.core.guidance import RoiGuidance
 from roi_fusion.core.network import RoiFusionNet
-from roi_fusion.core.schedule import make_scheduler
 from roi_fusion.data.cases import CaseDataset, inference_datalist
 from roi_fusion.data.results import versions
-from roi_fusion.engine.inferer import SamplingInferer, sample_case
 from roi_fusion.engine.training import prepare_batch
-from roi_fusion.engine.weights import load_weights
 from roi_fusion.errors import InputError
 from roi_fusion.values import write_json
 
 from ..phantoms.render import PhantomConfig
 from ..phantoms.write import write_phantoms
 from .networks import crop_loader
-from .peers import DiffusionPeer, training_parts
+from .peers import training_parts
 
 __all__ = ["contiguous_copy", "run_speed"]
 
@@ -73,7 +68,6 @@ def run_speed(output_dir: str | Path, checkpoint: str | Path, repeats: int = 2) 
             "logits": runs[0]["case_s"] / runs[1]["case_s"] - 1,
             "full": runs[2]["case_s"] / runs[1]["case_s"] - 1,
         },
-        "diffusion_baseline": _against_plain_diffusion(case, checkpoint, repeats),
         "training": _training_steps(data, repeats),
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count(),
@@ -128,19 +122,6 @@ def _fastest(run: Callable[[], Any], repeats: int) -> float:
         run()
         times.append(time.perf_counter() - start)
     return min(times)
-
-
-def _against_plain_diffusion(case: Path, checkpoint: str | Path, repeats: int) -> dict[str, float]:
-    """Passes alone at full size in bfloat16: ours with 4 guided steps, and 50 times one pass of MONAI's DiffusionModelUNet."""
-    network: Any = load_weights(RoiFusionNet(), checkpoint).eval()
-    parser = inference_parser({"dataset_dir": str(case.parent)})
-    item = parser.get_parsed_content("dataset")[0]
-    inferer = SamplingInferer(make_scheduler(), 4, 1, guidance=RoiGuidance(), precision="bf16")
-    ours = _fastest(lambda: sample_case(inferer, network, item), repeats)
-    peer, image = DiffusionPeer().eval(), torch.as_tensor(item["image"])[None].float()
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        one = _fastest(lambda: peer(image, image[:, :1], torch.tensor([500])), repeats)
-    return {"ours_s": ours, "one_pass_s": one, "fifty_steps_s": 50 * one, "ratio": 50 * one / ours}
 
 
 class _DepthLast(nn.Module):

@@ -110,6 +110,7 @@ class Phantom:
         mri: float32, in the contrast's units.
         ct: int16, HU.
         lesion, brain, bone: uint8 masks; lesion and brain lie on the MRI, bone on the CT.
+        hyperdense: uint8 mask of blood and calcium, on the CT.
         affine: index to RAS millimetres.
         parameters: everything drawn at random, JSON-serialisable.
     """
@@ -119,6 +120,7 @@ class Phantom:
     lesion: np.ndarray
     brain: np.ndarray
     bone: np.ndarray
+    hyperdense: np.ndarray
     affine: np.ndarray
     parameters: dict = field(default_factory=dict)
 
@@ -236,6 +238,7 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
     names = list(TISSUES)
     cranial = sum(shares[names.index(t)] for t in ("grey", "white", "csf", "blood", "calcium"))
     bone = ct_shares[names.index("cortical_bone")] + ct_shares[names.index("diploe")]
+    dense = ct_shares[names.index("blood")] + ct_shares[names.index("calcium")]
     tissue = shares[:2].sum(0)
     mask = (lesioned.sum(0) > 0.5 * np.maximum(tissue, 0.2)) & (tissue > 0.2)
     affine = np.diag([*config.spacing_mm, 1.0])
@@ -264,4 +267,5 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
         **ct_parameters,
     }
     as_mask = lambda m: np.asarray(m, dtype=np.uint8)  # noqa: E731
-    return Phantom(mri, ct, as_mask(mask), as_mask(cranial > 0.5), as_mask(bone > 0.5), affine, parameters)
+    masks = (as_mask(m) for m in (mask, cranial > 0.5, bone > 0.5, dense > 0.5))
+    return Phantom(mri, ct, *masks, affine, parameters)

@@ -33,7 +33,9 @@ def write_phantoms(
     seed: int = 0,
     num_workers: int = 0,
 ) -> Iterator[str]:
-    """Write cases as ``<output_dir>/<case>/{mri,ct,lesion_mask,brain_mask,bone_mask}.nii.gz`` and ``dataset.json``.
+    """Write cases as ``<output_dir>/<case>/<volume>.nii.gz`` and ``dataset.json``.
+
+    The volumes are mri, ct, lesion_mask, brain_mask, bone_mask and hyperdense_mask.
 
     A folder that an interrupted call left is completed: cases of the same seed and configuration are kept.
 
@@ -108,6 +110,7 @@ def _write_case(
         "lesion_mask": phantom.lesion,
         "brain_mask": phantom.brain,
         "bone_mask": phantom.bone,
+        "hyperdense_mask": phantom.hyperdense,
     }
     for stem, volume in volumes.items():
         image = nib.Nifti1Image(volume, phantom.affine)

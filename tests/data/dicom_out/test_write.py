@@ -70,6 +70,16 @@ def test_highdicom_reads_every_volume_back(case: tuple[Path, Path]) -> None:
     np.testing.assert_allclose(fused.array, loaded(folder, "fused")[0], atol=0.5)
 
 
+def test_the_window_is_the_fused_volumes_display_range(case: tuple[Path, Path]) -> None:
+    mri, folder = case
+    image = nib.load(folder / "fused.nii.gz")
+    fused = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    fused.header["cal_min"], fused.header["cal_max"] = 20.0, 180.0
+    nib.save(fused, folder / "fused.nii.gz")
+    slices = [pydicom.dcmread(path) for path in write_dicom(folder, mri)["fused"]]
+    assert {(float(s.WindowCenter), float(s.WindowWidth)) for s in slices} == {(100.0, 160.0)}
+
+
 def test_a_dicom_validator_finds_no_error(case: tuple[Path, Path]) -> None:
     pytest.importorskip("importlib.metadata").version("dicom3tools")
     mri, folder = case

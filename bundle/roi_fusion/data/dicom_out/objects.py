@@ -163,16 +163,19 @@ class ResultObjects:
         out.BodyPartExamined = "HEAD"
         return out
 
-    def fused(self, array: np.ndarray) -> list[Any]:
+    def fused(self, array: np.ndarray, window: tuple[float, float] | None = None) -> list[Any]:
         """The fused volume as MR images, one a slice, which say from which source image they are derived.
 
         Args:
             array: ``[X, Y, Z]`` in the MRI's units.
+            window: least and greatest value that a viewer should show; percentiles of all that is not 0 when None.
         """
         slope = _slope(array)
         stored = np.round(array / slope).astype(np.int16)
-        low, high = (float(v) for v in np.percentile(array[array != 0], (1, 99))) if (array != 0).any() else (0.0, 1.0)
-        return [self._fused_slice(k, stored, slope, (low, high)) for k in range(array.shape[2])]
+        if window is None:
+            low, high = (float(v) for v in np.percentile(array[array != 0], (1, 99))) if (array != 0).any() else (0.0, 1.0)
+            window = low, high
+        return [self._fused_slice(k, stored, slope, window) for k in range(array.shape[2])]
 
     def _fused_slice(self, k: int, stored: np.ndarray, slope: float, window: tuple[float, float]) -> Any:
         from pydicom.uid import MRImageStorage

@@ -63,7 +63,7 @@ def write_dicom(case_dir: str | Path, mri: str | Path, ct: str | Path | None = N
     scratch, final = folder / f".{DICOM_FOLDER}.partial", folder / DICOM_FOLDER
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     written: dict[str, list[Path]] = {}
-    for name, path, dataset in _datasets(ResultObjects(source, key, affine, facts), volumes):
+    for name, path, dataset in _datasets(ResultObjects(source, key, affine, facts), volumes, _window(folder)):
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         dataset.save_as(scratch / path, enforce_file_format=True)
         written.setdefault(name, []).append(final / path)
@@ -90,8 +90,10 @@ def written_files(case_dir: str | Path) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _datasets(objects: ResultObjects, volumes: dict[str, np.ndarray]) -> Iterator[tuple[str, str, Any]]:
-    for number, image in enumerate(objects.fused(volumes["fused"]), start=1):
+def _datasets(
+    objects: ResultObjects, volumes: dict[str, np.ndarray], window: tuple[float, float] | None
+) -> Iterator[tuple[str, str, Any]]:
+    for number, image in enumerate(objects.fused(volumes["fused"], window), start=1):
         yield "fused", f"fused/{number:04d}.dcm", image
     lesion = objects.segmentation("lesion", volumes["lesion"])
     yield "lesion", "lesion.dcm", lesion
@@ -99,6 +101,13 @@ def _datasets(objects: ResultObjects, volumes: dict[str, np.ndarray]) -> Iterato
     for name in ("provenance", "uncertainty"):
         yield name, f"{name}.dcm", objects.parametric_map(name, volumes[name])
     yield "report", "report.dcm", volume_report(objects, lesion)
+
+
+def _window(folder: Path) -> tuple[float, float] | None:
+    """The display range in the header of the fused volume; None where it states none."""
+    header: Any = nib.load(folder / "fused.nii.gz").header
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return (low, high) if high > low else None
 
 
 def _volumes(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -20,6 +20,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
+from scipy import ndimage
 
 from ...errors import InputError
 from ...values import as_bool, listed_files
@@ -38,6 +39,25 @@ _ROLES = {"image": "mr", "ct": "ct"}
 def file_of(volume: Any, fallback: str = "volume") -> str:
     """The file that a MetaTensor was read from, for messages."""
     return str(getattr(volume, "meta", {}).get("filename_or_obj", fallback))
+
+
+def true_mask_beside(volume: Any, stem: str) -> np.ndarray | None:
+    """The mask ``<stem>.nii.gz`` in the folder of a volume's file, on the volume's grid; None where there is none.
+
+    Args:
+        volume: ``MetaTensor`` ``[C, X, Y, Z]`` that was read from a file and may be cropped and turned.
+        stem: of the mask's file.
+
+    Returns:
+        Boolean, ``[X, Y, Z]``.
+    """
+    source = getattr(volume, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ)
+    path = Path(str(source)).parent / f"{stem}.nii.gz"
+    if not source or not path.is_file():
+        return None
+    mask = read_volume(path)
+    place = np.linalg.inv(mask.affine) @ np.asarray(volume.affine, dtype=np.float64)
+    return ndimage.affine_transform(mask.array > 0, place[:3, :3], place[:3, 3], volume.shape[1:], order=0, output=bool)
 
 
 def _mri_in(folder: Path) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 from monai.transforms import Transform
 from scipy import ndimage
 
-from ...core.masks import cranial_masks, fill_slices, head_mask, hyperdense_mask, largest_component
+from ...core.blood import closed_brain, hyperdense_mask
+from ...core.masks import cranial_masks, fill_slices, head_mask, largest_component
 from ...errors import InputError
 from ..grids import like, spacing_of
 from .loading import file_of
@@ -94,7 +95,7 @@ class RoiMasksd(Transform):
         brain &= head
         if not brain.any():
             raise InputError(f"{file_of(volume)}: expected a brain inside the skull, found none in the CT")
-        dense = head if d.get("missing") == "mri" else hyperdense_mask(ct, brain, spacing)
+        dense = head if d.get("missing") == "mri" else hyperdense_mask(ct, closed_brain(brain, bone, spacing), spacing)
         for key, mask in (("bone", bone & head), ("brain", brain), ("dense", dense)):
             d[key] = like(mask, volume)
         return d
