@@ -267,5 +267,5 @@ def draw_phantom(config: PhantomConfig, seed: Sequence[int], lesions: PackedLesi
         **ct_parameters,
     }
     as_mask = lambda m: np.asarray(m, dtype=np.uint8)  # noqa: E731
-    masks = (as_mask(m) for m in (mask, cranial > 0.5, bone > 0.5, dense > 0.5))
-    return Phantom(mri, ct, *masks, affine, parameters)
+    regions = [as_mask(region > 0.5) for region in (cranial, bone, dense)]
+    return Phantom(mri, ct, as_mask(mask), regions[0], regions[1], regions[2], affine, parameters)
