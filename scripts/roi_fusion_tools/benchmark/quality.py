@@ -338,14 +338,10 @@ def _read_earlier(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _take_over(content: dict[str, Any], file: Path) -> None:
-    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them.
-
-    Results from before ``hyperdense_dice`` had ECE and Brier of another region for each method, and tests without false
-    alarms: those are left out.
-    """
+    """Add what an earlier benchmark found for networks that are not of the shipped weights, and the tests among them."""
     held = _read_earlier(content["options"], file)
     taken = [m for m in held["methods"] if m not in content["methods"] and not m.startswith("ROI Fusion")]
-    old = not any("hyperdense_dice" in found for found in held["methods"].values())
+    old = not any("hyperdense_dice" in found for found in held["methods"].values())  # from before one ECE
     dropped = ("lesion_ece", "lesion_brier") if old else ()
     content["methods"].update({m: {k: v for k, v in held["methods"][m].items() if k not in dropped} for m in taken})
     content["tests"] += [t for t in held["tests"] if t["ours"] in taken and t["other"] in taken and not old]

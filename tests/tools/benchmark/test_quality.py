@@ -79,9 +79,9 @@ def test_trained_networks_can_be_taken_over_from_an_earlier_run(tmp_path: Path) 
     earlier = {
         "options": {"cases": 3, "minutes": 1.0, "networks": ["dynunet"]},
         "methods": {
-            "ROI Fusion": {"cases": 1},
+            "ROI Fusion": {"cases": 1, "hyperdense_dice": {"mean": 0.5}},
             "ROI Fusion on the same crops": {"cases": 1},
-            "ours": {"cases": 2},
+            "ours": {"cases": 2, "lesion_ece": {"mean": 0.1}},
             "dynunet": {"cases": 2},
         },
         "tests": [pair("ours", "dynunet"), pair("ROI Fusion", "dynunet"), pair("ROI Fusion", "paste")],
@@ -97,10 +97,16 @@ def test_trained_networks_can_be_taken_over_from_an_earlier_run(tmp_path: Path) 
         "trainings": {},
     }
     benchmark._take_over(content, file)
-    assert content["methods"] == {"ROI Fusion": {"cases": 3}, "ours": {"cases": 2}, "dynunet": {"cases": 2}}
+    assert content["methods"] == {"ROI Fusion": {"cases": 3}, "ours": earlier["methods"]["ours"], "dynunet": {"cases": 2}}  # type: ignore[index]
     assert content["tests"] == [pair("ROI Fusion", "average"), pair("ours", "dynunet")]
     assert content["trainings"] == earlier["trainings"]
     assert content["taken_over"] == {"methods": ["ours", "dynunet"], "versions": {"torch": "2"}}
+    del earlier["methods"]["ROI Fusion"]["hyperdense_dice"]  # type: ignore[index]  # from before one region for all methods
+    file.write_text(json.dumps(earlier))
+    old = {**content, "methods": {"ROI Fusion": {"cases": 3}}, "tests": []}
+    benchmark._take_over(old, file)
+    assert old["methods"]["ours"] == {"cases": 2}  # type: ignore[index]
+    assert old["tests"] == []
     content["options"]["minutes"] = 22.0  # type: ignore[index]
     with pytest.raises(InputError, match=r"quality\.json: expected minutes 22\.0 as in this run, got 1\.0"):
         benchmark._take_over(content, file)
