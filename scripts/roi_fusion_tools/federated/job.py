@@ -22,10 +22,17 @@ from roi_fusion.data.cases import load_datalist
 from roi_fusion.engine.checkpoint import prepare_folder
 from roi_fusion.engine.weights import load_weights, read_tensors, write_record
 from roi_fusion.errors import InputError, import_needed
+from roi_fusion.values import write_json
 
 __all__ = ["make_job", "read_rounds", "run_federation"]
 
 _NEEDED = "federated: expected the package nvflare, found none: pip install 'roi-fusion[federated]' installs it"
+#: Classes that a job may name: FLARE's servers and sites build no others than their administrators allow.
+_ALLOWED = [
+    "roi_fusion_tools.federated.server.AveragingServer",
+    "roi_fusion_tools.federated.site.SiteExecutor",
+    "nvflare.app_opt.pt.file_model_persistor.PTFileModelPersistor",
+]
 _CONFIGS = ("train.json", "federated.json")
 
 
@@ -159,6 +166,10 @@ def _check(datasets: Sequence[Path], rounds: int, local_epochs: int, knobs: Mapp
 def _simulate(job: Path, folder: Path, sites: int) -> list[str]:
     """Run a job; returns what server and sites said, which is shown as it comes. All else goes to ``flare.log``."""
     from .site import SAID
+
+    local = folder / "flare" / "workspace" / "local"
+    local.mkdir(parents=True, exist_ok=True)
+    write_json(local / "resources.json", {"class_allow_list": _ALLOWED})
 
     roots = [str(Path(str(package.__file__)).parents[1]) for package in (roi_fusion, roi_fusion_tools)]
     paths = [*roots, *filter(None, [os.environ.get("PYTHONPATH")])]
