@@ -266,8 +266,9 @@ class TrackingHandler(MLFlowHandler):
         self.close()
 
     def log_global(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log what a federation's global weights reach on this site's validation cases, as ``global/<group>/<name>``, to the run
-        of this handler, which has begun.
+        """Log what a federation's global weights reach on this site's validation cases, as ``global/<group>/<name>``.
+
+        It goes to the run of this handler, which has begun.
 
         Args:
             metrics: as ``history.jsonl`` has them.

@@ -122,9 +122,7 @@ def run_federation(
         load_weights(network, initial_weights)
     initial = folder / "flare" / "initial.pt"
     torch.save(network.state_dict(), initial)
-    job = make_job(
-        folder, datasets, initial, rounds=rounds, local_epochs=local_epochs, knobs=knobs, tracking=bool(tracking)
-    )
+    job = make_job(folder, datasets, initial, rounds=rounds, local_epochs=local_epochs, knobs=knobs, tracking=bool(tracking))
     said = _simulate(job, folder, len(datasets))
     found = sorted((folder / "flare" / "workspace").rglob("FL_global_model.pt"))
     rows = read_rounds(folder)
@@ -143,7 +141,7 @@ def run_federation(
 
 
 def read_rounds(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of ``rounds.jsonl``: ``{"round": 0, "site": "site-1", "steps": 4, "metrics": {...}}``; none where it is absent."""
+    """Lines of ``rounds.jsonl``, ``{"round": 0, "site": "site-1", "steps": 4, "metrics": {...}}``; none without it."""
     path = Path(folder, "rounds.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 

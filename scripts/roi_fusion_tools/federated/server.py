@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""What the server of a federation runs: FLARE's federated averaging, with a record of what the sites measured. Needs nvflare."""
+"""What the server of a federation runs: FLARE's federated averaging, with a record of what sites measured. Needs nvflare."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class AveragingServer(BaseFedAvg):
         """The whole federation. A site that fails ends it."""
         model = self.load_model()
         model.total_rounds = self.num_rounds
-        for self.current_round in range(self.num_rounds):
+        for number in range(self.num_rounds):
+            self.current_round = number
             results = self._ask("train", model)
             model = self.update_model(model, self.aggregate(results))
             self.save_model(model)

@@ -61,7 +61,7 @@ class SiteExecutor(Executor):
         super().__init__()
         self.dataset_dir, self.output_dir, self.rounds, self.local_epochs = dataset_dir, output_dir, rounds, local_epochs
         self.knobs, self.tracking = dict(knobs or {}), tracking
-        self._algo: MonaiAlgo | None = None
+        self._algo: Any = None
         self._not_logged: dict[int, dict[str, float]] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
@@ -114,14 +114,12 @@ class SiteExecutor(Executor):
 
     def _validate(self, received: FLModel) -> dict[str, float]:
         """The global weights on the site's validation cases; a metric without a value is left out."""
-        assert self._algo is not None
         found = self._algo.evaluate(ExchangeObject(weights=dict(received.params))).metrics
         metrics = {k: float(v) for k, v in found.items() if isinstance(v, (int, float)) and math.isfinite(v)}
         self._not_logged[int(received.current_round) * self.local_epochs] = metrics
         return metrics
 
     def _train(self, received: FLModel, answer: FLModel) -> None:
-        assert self._algo is not None
         self._algo.train(ExchangeObject(weights=dict(received.params)))
         sent = self._algo.get_weights()
         answer.params = {name: value.numpy() for name, value in sent.weights.items()}
@@ -130,7 +128,7 @@ class SiteExecutor(Executor):
 
     def _log(self) -> None:
         """Log the validations of the global weights to the run of the training, which begins with the first round."""
-        if self.tracking and self._algo is not None:
+        if self.tracking:
             for handler in self._algo.train_workflow.parser.get_parsed_content("train#handlers"):
                 if isinstance(handler, TrackingHandler):
                     for epoch, metrics in self._not_logged.items():
