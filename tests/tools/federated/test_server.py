@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="needs nvflare (pip install 'roi-fusion[federated]')")
 
+from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 
 from roi_fusion_tools.federated.server import AveragingServer
@@ -40,6 +41,8 @@ def a_server(record: Path, answers: int = 2) -> tuple[AveragingServer, list[tupl
     server.sample_clients = lambda number=None: list(STEPS)  # type: ignore[method-assign]
     server.save_model = lambda model: asked.append(("save", server.current_round, float(model.params["w"][0])))  # type: ignore
     server.event = lambda *args: None  # type: ignore[method-assign]
+    server.fire_event_with_data = lambda *args: None  # type: ignore[method-assign]
+    server.fl_ctx = FLContext()
     server.panic = lambda reason: asked.append((reason, 0, 0.0))  # type: ignore[method-assign]
     return server, asked
 
