@@ -28,7 +28,7 @@ _SECTIONS = {
         "bundle/docs/monai_label.md",
     ),
     "Python and MONAI": ("bundle/docs/README.md", "bundle/docs/python.md"),
-    "Train": ("docs/synthesis.md", "docs/public_data.md", "docs/bids.md", "training/README.md"),
+    "Train": ("docs/synthesis.md", "docs/public_data.md", "docs/bids.md", "docs/federated.md", "training/README.md"),
     "Numbers": ("docs/benchmarks.md",),
     "Project": ("CHANGELOG.md", "CONTRIBUTING.md"),
 }

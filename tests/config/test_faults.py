@@ -10,7 +10,14 @@ from conftest import BUNDLE
 from roi_fusion.config.faults import find_fault, foreign_code, walk
 
 CONFIGS = sorted((BUNDLE / "configs").glob("*.json"))
-SETS = [["train"], ["inference"], ["train", "evaluate"], ["train", "multi_gpu_train"], ["train", "synthesis"]]
+SETS = [
+    ["train"],
+    ["inference"],
+    ["train", "evaluate"],
+    ["train", "multi_gpu_train"],
+    ["train", "synthesis"],
+    ["train", "federated"],
+]
 
 
 def paths(names: list[str]) -> list[Path]:

@@ -149,6 +149,7 @@ class TrackingHandler(MLFlowHandler):
         self._logged_baselines: dict[str, dict[str, float]] = {}
         self._monitor: Any = None
         self._started = self._finished = False
+        self._earlier_run: str | None = None
 
     def attach(self, engine: Engine) -> None:
         super().attach(engine)
@@ -156,8 +157,14 @@ class TrackingHandler(MLFlowHandler):
         engine.add_event_handler(TrainingEvents.FAILED, self._failed)
 
     def start(self, engine: Engine) -> None:
-        """Create a run of its own, and log knobs and tags."""
+        """Create a run of its own, and log knobs and tags. A trainer that runs again, as in the rounds of a federation, goes on
+        in its run.
+        """
         self._started = True
+        if self._earlier_run is not None:
+            self.client.update_run(self._earlier_run, status="RUNNING")
+            self.cur_run, self._finished = self.client.get_run(self._earlier_run), False
+            return
         experiment = self.client.get_experiment_by_name(self.experiment_name)
         runs = self.client.search_runs(experiment.experiment_id) if experiment else []
         if self.run_name in {r.info.run_name for r in runs}:
@@ -255,8 +262,23 @@ class TrackingHandler(MLFlowHandler):
         if self.register_model:
             register_weights(self.client.tracking_uri, self._run_id, self.register_model, self.bundle_root, self.folder)
         self._stop_monitor()
-        self._finished = True
+        self._finished, self._earlier_run = True, self._run_id
         self.close()
+
+    def log_global(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Log what a federation's global weights reach on this site's validation cases, as ``global/<group>/<name>``.
+
+        It goes to the run of this handler, which has begun.
+
+        Args:
+            metrics: as ``history.jsonl`` has them.
+            epoch: how many the trainer had done before it got these weights.
+        """
+        from mlflow.entities import Metric
+
+        run, now = self._earlier_run or self._run_id, int(time.time() * 1000)
+        named = {metric_name("val", k).replace("val/", "global/", 1): v for k, v in _finite(metrics).items()}
+        self.client.log_batch(run, metrics=[Metric(k, v, now, epoch) for k, v in named.items()])
 
     def _stop_monitor(self) -> None:
         if self._monitor is not None:

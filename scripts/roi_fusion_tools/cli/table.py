@@ -22,6 +22,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Train": {
         "train": "training",
+        "federated": "training",
         "evaluate": "training",
         "calibrate": "training",
         "doctor": "training",

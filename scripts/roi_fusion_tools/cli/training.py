@@ -1,5 +1,5 @@
 # Copyright 2026 The ROI Fusion authors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-"""Commands around a training: train, evaluate, calibrate, doctor, check, export."""
+"""Commands around a training: train, evaluate, calibrate, doctor, check, export, federated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from roi_fusion.errors import InputError
 
 from .arguments import expect_there, knobs_elsewhere, with_knobs
 
-__all__ = ["calibrate", "check", "doctor", "evaluate", "export", "train"]
+__all__ = ["calibrate", "check", "doctor", "evaluate", "export", "federated", "train"]
 
 
 @with_knobs("train", "synthesis", "tracking")
@@ -194,3 +194,52 @@ def export(format: str, output: str | None = None, checkpoint: str | None = None
     path = output or Path(checkpoint or BUNDLE_ROOT / "models" / "model.pt").with_name(f"model{FORMATS.get(format, '')}")
     difference = export_model(network, path, format)
     print(f"{path}: equal to the network to {difference:.1g}")
+
+
+@with_knobs(
+    "train", "tracking", without=("dataset_dir", "resume", "resume_changed", "publish_dir", "max_epochs", "run_name", "verbose")
+)
+def federated(
+    *,
+    dataset_dirs: tuple[str, ...],
+    output: str,
+    rounds: int = 5,
+    local_epochs: int = 1,
+    tracking: bool = False,
+    **knobs: Any,
+) -> None:
+    """Train one model at several sites that do not share their cases, in NVIDIA FLARE's simulator.
+
+    Needs roi-fusion[federated]. Each site trains on its own folder in a process of its own; the server averages
+    what they learned.
+
+    Args:
+        dataset_dirs: two or more folders of cases with commas between, one for each site.
+        output: folder to write to: model.pt (the final global weights), rounds.jsonl (what they reach at each site after each
+            round), flare.log, and site-1, site-2 and so on, which belong to the sites.
+        rounds: how often the sites' weights are averaged.
+        local_epochs: epochs between two averages.
+        tracking: each site logs to its own MLflow, site-1/train/mlruns.db (needs roi-fusion[tracking]).
+
+    Example:
+        roi-fusion federated --dataset_dirs hospital_a,hospital_b --output F --rounds 10 --tracking
+    """
+    knobs_elsewhere(knobs, tracking=tracking)
+    initial_weights = knobs.pop("initial_weights", None)
+    if initial_weights == "shipped":
+        initial_weights = str(BUNDLE_ROOT / "models" / "model.pt")
+    for dataset_dir in dataset_dirs:
+        expect_there(dataset_dirs=dataset_dir)
+    expect_there(initial_weights=initial_weights)
+    from roi_fusion_tools.federated.job import run_federation
+
+    run_federation(
+        dataset_dirs,
+        output,
+        rounds=rounds,
+        local_epochs=local_epochs,
+        initial_weights=initial_weights,
+        tracking=tracking,
+        knobs=knobs,
+    )
+    print(f"global weights: {Path(output, 'model.pt')}")
