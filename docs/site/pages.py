@@ -29,7 +29,7 @@ _SECTIONS = {
     ),
     "Python and MONAI": ("bundle/docs/README.md", "bundle/docs/python.md"),
     "Train": ("docs/synthesis.md", "docs/public_data.md", "docs/bids.md", "docs/federated.md", "training/README.md"),
-    "Numbers": ("docs/benchmarks.md",),
+    "Numbers": ("docs/benchmarks.md", "docs/fusion_checklist.md"),
     "Project": ("CHANGELOG.md", "CONTRIBUTING.md"),
 }
 _LEFT_OUT = (".github/",)
