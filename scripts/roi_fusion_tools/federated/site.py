@@ -65,6 +65,7 @@ class SiteExecutor(Executor):
         self._not_logged: dict[int, dict[str, float]] = {}
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
+        """Stop the training when its task is aborted, and end the workflow when the run ends."""
         if event_type == EventType.ABORT_TASK and self._algo is not None:
             self._algo.abort()
         elif event_type == EventType.END_RUN and self._algo is not None:
