@@ -58,6 +58,10 @@ def test_lines_are_the_message_and_warnings_say_so(monkeypatch: pytest.MonkeyPat
 
 def test_verbose_keeps_the_format_and_hears_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     with console(monkeypatch) as out:
+        own = logging.getLogger("ignite.engine.engine.Engine")
+        monkeypatch.setattr(own, "disabled", False)  # by a fileConfig of another library in the same process
+        monkeypatch.setattr(own, "level", logging.NOTSET)
+        own.manager._clear_cache()  # type: ignore[attr-defined]
         logging.getLogger("ignite.engine.engine").setLevel(logging.CRITICAL)  # of a quiet run in the same process
         set_up_console(verbose=True)
         run_engine()
