@@ -9,13 +9,13 @@ contrast lies above blood, and its blurred rim, which has the numbers of blood, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
-from skimage.morphology import isotropic_closing, isotropic_dilation, isotropic_erosion, remove_small_objects
+from skimage.morphology import isotropic_closing, remove_small_objects
 
-from .masks import fill_slices
+from .masks import fill_slices, grow_slices, shrink_slices
 
 __all__ = ["blood_and_calcium", "closed_brain", "hyperdense_mask"]
 
@@ -38,7 +38,6 @@ _RING_MM = (4.0, 10.0)
 _LEAST_ML = 0.02
 #: Smoothing of the CT and of a border, in mm in plane.
 _CT_SIGMA_MM, _BORDER_MM = 1.0, 1.0
-_CONNECTED = ndimage.generate_binary_structure(3, 1)
 
 
 def closed_brain(brain: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float], gap_mm: float = 8.0) -> np.ndarray:
@@ -66,11 +65,13 @@ def closed_brain(brain: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float
     return fill_slices(out & ~bone) if bone.any() else fill_slices(out)
 
 
-def _planes(mask: np.ndarray, change: object, radius_mm: float, spacing_mm: Sequence[float]) -> np.ndarray:
-    out = np.zeros_like(mask)
-    for k in np.flatnonzero(mask.any((0, 1))):
-        out[..., k] = change(mask[..., k], radius_mm, spacing=spacing_mm[:2])  # type: ignore[operator]
-    return out
+def _parts(mask: np.ndarray, spacing_mm: Sequence[float], connectivity: int) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """The connected parts of a mask, each in a box with room for its ring and all that it may grow into."""
+    parts, count = ndimage.label(mask, ndimage.generate_binary_structure(3, connectivity))
+    room = [math.ceil(_RING_MM[1] / s) + 1 for s in spacing_mm]
+    for n, at in enumerate(ndimage.find_objects(parts, count), start=1):
+        box = tuple(slice(max(s.start - r, 0), s.stop + r) for s, r in zip(at, room))
+        yield box, parts[box] == n
 
 
 def blood_and_calcium(ct_hu: np.ndarray, brain: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,22 +93,16 @@ def blood_and_calcium(ct_hu: np.ndarray, brain: np.ndarray, spacing_mm: Sequence
         np.clip(ct_hu, -200, 400).astype(np.float32), [_CT_SIGMA_MM / s for s in spacing_mm[:2]] + [0]
     )
     least = math.ceil(_LEAST_ML * 1000 / float(np.prod(spacing_mm)))
-    inner, within = (_planes(brain, isotropic_erosion, m, spacing_mm) for m in (_CORE_MARGIN_MM, _GROWN_MARGIN_MM))
+    inner, within = (shrink_slices(brain, margin, spacing_mm) for margin in (_CORE_MARGIN_MM, _GROWN_MARGIN_MM))
     calcium = np.zeros_like(brain)
-    parts, count = ndimage.label(inner & (smooth > CALCIUM_HU), _CONNECTED)
-    for n, box in enumerate(ndimage.find_objects(parts, count), start=1):
-        part = parts[box] == n
+    for box, part in _parts(inner & (smooth > CALCIUM_HU), spacing_mm, 1):
         if part.sum() * float(np.prod(spacing_mm)) / 1000 <= _CALCIUM_LIMIT_ML:
-            level = (float(smooth[box][part].max()) + 35) / 2
-            calcium |= _grown(parts == n, smooth > max(level, CORE_HU), within, spacing_mm)
-    rim = _planes(calcium, isotropic_dilation, _CALCIUM_RIM_MM, spacing_mm)
+            level = max((float(smooth[box][part].max()) + 35) / 2, CORE_HU)
+            calcium[box] |= _grown(part, smooth[box] > level, within[box], spacing_mm)
+    rim = grow_slices(calcium, _CALCIUM_RIM_MM, spacing_mm)
     core = remove_small_objects(inner & (smooth > CORE_HU) & ~rim, max_size=least - 1, connectivity=2)
     blood = np.zeros_like(brain)
-    parts, count = ndimage.label(core, ndimage.generate_binary_structure(3, 2))
-    reach = [math.ceil(_RING_MM[1] / s) + 1 for s in spacing_mm]
-    for n, at in enumerate(ndimage.find_objects(parts, count), start=1):
-        box = tuple(slice(max(s.start - r, 0), s.stop + r) for s, r in zip(at, reach))
-        part = parts[box] == n
+    for box, part in _parts(core, spacing_mm, 2):
         level = _level(smooth[box], part, brain[box] & ~core[box] & ~rim[box], spacing_mm)
         blood[box] |= _grown(part, smooth[box] > level, within[box] & ~rim[box], spacing_mm)
     size = calcium if not calcium.any() else remove_small_objects(calcium, max_size=least - 1, connectivity=2)
@@ -125,7 +120,7 @@ def _level(smooth: np.ndarray, core: np.ndarray, around: np.ndarray, spacing_mm:
 
 def _grown(core: np.ndarray, dense: np.ndarray, within: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """What of `dense` hangs together with a core, with a smooth border and no arms thinner than it."""
-    near = _planes(core, isotropic_dilation, _REACH_MM, spacing_mm)
+    near = grow_slices(core, _REACH_MM, spacing_mm)
     for k in np.flatnonzero(core.any((0, 1))):  # a cap in the next slice lies below or above the core itself
         for beside in (k - 1, k + 1):
             if 0 <= beside < core.shape[-1]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.morphology import isotropic_dilation, isotropic_erosion
 
-from .masks import fill_slices
+from .masks import fill_slices, grow_slices
 
 __all__ = ["CONFLICT_WARNING_ML", "brain_in_mri", "conflict_mask", "conflict_sentence"]
 
@@ -81,9 +81,7 @@ def brain_in_mri(
         return inside
     middle = (dark + bright) / 2
     too_bright = bone & (mri > middle + (1 - share) * (brightest - dark))
-    near = ndimage.binary_dilation(inside, _ALONG_SLICES)
-    for k in np.flatnonzero(inside.any((0, 1))):
-        near[..., k] |= isotropic_dilation(inside[..., k], reach_mm, spacing=spacing_mm[:2])
+    near = ndimage.binary_dilation(inside, _ALONG_SLICES) | grow_slices(inside, reach_mm, spacing_mm)
     shown = inside & (mri > middle)  # scalp that a CT far off lays beside its own brain does not hang together with this
     return inside | ndimage.binary_propagation(shown & sure, mask=shown | (too_bright & near))
 
