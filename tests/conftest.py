@@ -48,6 +48,15 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the small network that ``helpers.SMALL`` names."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(RoiFusionNet(channels=(8, 8, 12, 12), denoiser_channels=(4, 4, 6)).state_dict(), path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def net() -> RoiFusionNet:
     """A small network with random weights: zero-initialised layers would hide faults."""

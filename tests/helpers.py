@@ -28,6 +28,10 @@ from roi_fusion.core.target import ct_weight, fusion_target
 from roi_fusion.engine.evaluator import volume_class
 from roi_fusion.values import PREDICTION_CHANNELS
 
+#: Options of a run with a network that costs nothing, such as that of the fixture ``small_weights``.
+SMALL = {"network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6]}
+FAST = {**SMALL, "num_inference_steps": 1, "num_samples": 1, "guidance": "off", "plausibility": "warn"}
+
 
 def loss_target(batch: int = 2) -> dict[str, torch.Tensor]:
     """What the loss compares with: random volumes with a brain, a bone, blood and a lesion of known place."""

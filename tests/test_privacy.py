@@ -17,12 +17,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from pydicom.datadict import DicomDictionary
 
+from helpers import FAST, SMALL
 from in_process import run_bundle, run_cli
 from raw_layouts import dicom_series, save
-from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.naming import Naming
 from roi_fusion_tools.layouts import find_pairs
 from roi_fusion_tools.phantoms.render import PhantomConfig
@@ -39,9 +38,6 @@ TEXTS = {"PN": f"{NAME}^ANNA", "DA": DATE, "DT": f"{DATE}101112", "IS": NUMBER[:
 )
 #: Numbers that the reader goes by, and text in another form.
 KEPT_AS_THEY_ARE = {"SeriesNumber", "InstanceNumber", "NumberOfFrames", "AcquisitionNumber", "TemporalPositionIdentifier"}
-
-SMALL = {"network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6]}
-FAST = {**SMALL, "num_inference_steps": 1, "num_samples": 1, "guidance": "off", "plausibility": "warn"}
 
 
 #: What begins as DICOM and says that it is deflated, which it is not.
@@ -105,14 +101,6 @@ def raw(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / patient / "mr" / f"{NAME}_broken").write_bytes(BROKEN)
     (root / "splits.json").write_text(json.dumps({"train": [f"{NAME}_ANNA"], "val": [f"{NAME}_BERTA"], "test": []}))
     return root
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(RoiFusionNet(SMALL["network_def#channels"], SMALL["network_def#denoiser_channels"]).state_dict(), path)
-    return path
 
 
 def texts_in(content: bytes) -> Iterator[bytes]:
@@ -181,10 +169,14 @@ def test_names_are_kept_where_they_are_asked_for(raw: Path) -> None:
     assert [c.case for c in found.cases] == [f"{NAME}_ANNA", f"{NAME}_BERTA"]
 
 
-def test_inference_on_dicom_leaves_no_name(raw: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_inference_on_dicom_leaves_no_name(
+    raw: Path, small_weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     study = raw / f"{NAME}_ANNA"
     caplog.set_level(logging.INFO)
-    printed = bundle("inference", **FAST, mri=study / "mr", ct=study / f"{NAME} ct", output_dir=tmp_path, checkpoint=weights)
+    printed = bundle(
+        "inference", **FAST, mri=study / "mr", ct=study / f"{NAME} ct", output_dir=tmp_path, checkpoint=small_weights
+    )
     assert leaks(tmp_path) == []
     assert NAME.lower() not in (printed + caplog.text).lower()
     (folder,) = (p.parent for p in tmp_path.glob("*/result.json"))
@@ -196,7 +188,7 @@ def test_inference_on_dicom_leaves_no_name(raw: Path, weights: Path, tmp_path: P
     broken = raw / f"{NAME}_BERTA" / f"{NAME} ct"
     said = run_bundle(
         *("--config_file", "configs/inference.json", "--mri", str(study / "mr"), "--ct", str(broken)),
-        *("--output_dir", str(tmp_path), "--checkpoint", str(weights)),
+        *("--output_dir", str(tmp_path), "--checkpoint", str(small_weights)),
         *(w for k, v in FAST.items() for w in (f"--{k}", str(v))),
         ok=False,
     )
@@ -205,12 +197,12 @@ def test_inference_on_dicom_leaves_no_name(raw: Path, weights: Path, tmp_path: P
     assert NAME.lower() not in said.lower()
 
 
-def test_headers_of_nifti_are_not_carried_on(pair: Pair, weights: Path, tmp_path: Path) -> None:
+def test_headers_of_nifti_are_not_carried_on(pair: Pair, small_weights: Path, tmp_path: Path) -> None:
     raw = tmp_path / "sub-01"
     mri = plant_nifti(save(raw / "mri.nii.gz", pair.mri, pair.mri_affine))
     ct = plant_nifti(save(raw / "ct.nii.gz", pair.ct.astype(np.int16), pair.ct_affine))
     plant_nifti(save(raw / "lesion_mask.nii.gz", pair.lesion, pair.mri_affine))
-    bundle("inference", **FAST, mri=mri, ct=ct, output_dir=tmp_path / "results", checkpoint=weights)
+    bundle("inference", **FAST, mri=mri, ct=ct, output_dir=tmp_path / "results", checkpoint=small_weights)
     assert leaks(tmp_path / "results") == []
     run_cli(
         "prepare",

@@ -36,6 +36,7 @@ from roi_fusion.metrics.calibration import volume_interval
 from roi_fusion.metrics.lesion import lesion_region
 from roi_fusion.values import PREDICTION_CHANNELS
 
+from .benchmark.comparison import FUSION
 from .benchmark.rules import guided_without_network, one_pass, threshold_masks
 
 __all__ = ["POSES", "STUDIES", "auroc", "load_study", "mean_of", "move_ct", "study_table"]
@@ -43,18 +44,7 @@ __all__ = ["POSES", "STUDIES", "auroc", "load_study", "mean_of", "move_ct", "stu
 logger = logging.getLogger(__name__)
 
 
-_METRICS = (
-    "brain_ssim",
-    "bone_ssim",
-    "brain_ssim_context",
-    "bone_ssim_context",
-    "seam_ratio",
-    "hyperdense_dice",
-    "vif",
-    "qabf",
-    "lesion_dice",
-    "lesion_nsd_2mm",
-)
+_METRICS = (*FUSION, "lesion_dice", "lesion_nsd_2mm")
 
 
 #: Where misregistered CTs lie: shift in mm and rotation in degrees.

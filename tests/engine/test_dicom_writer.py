@@ -7,14 +7,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 
 import roi_fusion
 from dicom_study import complete
-from helpers import pair_of
+from helpers import FAST, pair_of
 from in_process import run_bundle
 from raw_layouts import dicom_series
-from roi_fusion.core.network import RoiFusionNet
 from roi_fusion.data.dicom_out.source import identities, result_key, uid_of
 from roi_fusion.engine.dicom_writer import DicomWriter, check_dicom_mri
 from roi_fusion.engine.prediction import Predictor
@@ -22,17 +20,6 @@ from roi_fusion.errors import InputError
 
 pytest.importorskip("highdicom")
 pytest.importorskip("itk")
-
-SMALL = {"network_def#channels": [8, 8, 12, 12], "network_def#denoiser_channels": [4, 4, 6]}
-FAST = {**SMALL, "num_inference_steps": 1, "num_samples": 1, "guidance": "off", "plausibility": "warn"}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    torch.save(RoiFusionNet(SMALL["network_def#channels"], SMALL["network_def#denoiser_channels"]).state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +32,8 @@ def study(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return root / "MR", root / "CT"
 
 
-def test_a_bundle_run_writes_dicom(study: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
-    knobs = {**FAST, "mri": study[0], "ct": study[1], "output_dir": tmp_path, "checkpoint": weights, "dicom": True}
+def test_a_bundle_run_writes_dicom(study: tuple[Path, Path], small_weights: Path, tmp_path: Path) -> None:
+    knobs = {**FAST, "mri": study[0], "ct": study[1], "output_dir": tmp_path, "checkpoint": small_weights, "dicom": True}
     run_bundle("--config_file", "configs/inference.json", *(w for k, v in knobs.items() for w in (f"--{k}", str(v))))
     (folder,) = tmp_path.glob("*/dicom")
     seg = pydicom.dcmread(folder / "lesion.dcm")
@@ -55,8 +42,10 @@ def test_a_bundle_run_writes_dicom(study: tuple[Path, Path], weights: Path, tmp_
     assert len(list((folder / "fused").iterdir())) == lesion.shape[2]
 
 
-def test_predict_writes_dicom_with_uids_that_are_known_before(study: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
-    predict = Predictor(weights, dicom=True, **FAST)
+def test_predict_writes_dicom_with_uids_that_are_known_before(
+    study: tuple[Path, Path], small_weights: Path, tmp_path: Path
+) -> None:
+    predict = Predictor(small_weights, dicom=True, **FAST)
     key = result_key(identities(study[0], "mr"), identities(study[1], "ct"), predict.settings())
     result = predict(*study, output_dir=tmp_path)
     assert pydicom.dcmread(result.files["dicom"] / "report.dcm").SOPInstanceUID == uid_of(key, "report", 1)
@@ -64,10 +53,10 @@ def test_predict_writes_dicom_with_uids_that_are_known_before(study: tuple[Path,
         predict(*study)
 
 
-def test_only_an_mri_that_came_as_dicom(tiny_dataset: Path, weights: Path, tmp_path: Path) -> None:
+def test_only_an_mri_that_came_as_dicom(tiny_dataset: Path, small_weights: Path, tmp_path: Path) -> None:
     mri, ct = pair_of(tiny_dataset)
     with pytest.raises(InputError, match=r"dicom: expected the MRI as a DICOM folder \(--mri\) .*, got .*mri.nii.gz"):
-        roi_fusion.predict(mri, ct, tmp_path, weights, dicom=True, **FAST)
+        roi_fusion.predict(mri, ct, tmp_path, small_weights, dicom=True, **FAST)
     with pytest.raises(InputError, match=r"dicom: expected the MRI as a DICOM folder .*, got none"):
         check_dicom_mri(None)
     with pytest.raises(InputError, match="got none"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,14 +273,13 @@ def _case_regions(item: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor
     }
     if item.get("missing") == "mri":  # all of the head is to come from the CT then, not blood and calcium
         dense = torch.zeros_like(dense)
+    truth = partial(true_mask_beside, item["image"], "hyperdense_mask")
     regions = {
         "brain": region,
         "bone": bone,
         "dense": dense,
         "intensity": IntensityMap.from_case(item["intensity"]),
-        "hyperdense": HyperdenseReference(
-            brain[0].numpy(), bone[0].numpy(), spacing_of(item["image"]), true_mask_beside(item["image"], "hyperdense_mask")
-        ),
+        "hyperdense": HyperdenseReference(brain[0].numpy(), bone[0].numpy(), spacing_of(item["image"]), truth),
     }
     return common, image, regions
 

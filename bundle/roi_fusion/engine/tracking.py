@@ -49,15 +49,16 @@ _GROUPS = {
     | {"mri_": "input/mri_", "ct_": "input/ct_", "learning_rate": "optimizer/learning_rate"},
     "val": {"lesion_": "lesion/", "n_": "cases/", "score": "score"},
 }
+_GROUPS["global"] = _GROUPS["val"]
 #: Group of the metrics that no beginning is known of.
-_OTHERS = {"train": "other/", "val": "fusion/"}
+_OTHERS = {"train": "other/", "val": "fusion/", "global": "fusion/"}
 
 
 def metric_name(part: str, name: str) -> str:
     """The name of a metric in MLflow, with its group.
 
     Args:
-        part: ``train`` or ``val``.
+        part: ``train``, ``val``, or ``global`` for what a federation's global weights reach.
         name: as ``history.jsonl`` has it.
 
     Example:
@@ -68,7 +69,7 @@ def metric_name(part: str, name: str) -> str:
     """
     for beginning, group in _GROUPS[part].items():
         if name.startswith(beginning):
-            rest = name if part == "val" and beginning == "n_" else name.removeprefix(beginning)
+            rest = name if part != "train" and beginning == "n_" else name.removeprefix(beginning)
             return f"{part}/{group}{rest}"
     return f"{part}/{_OTHERS[part]}{name}"
 
@@ -277,7 +278,7 @@ class TrackingHandler(MLFlowHandler):
         from mlflow.entities import Metric
 
         run, now = self._earlier_run or self._run_id, int(time.time() * 1000)
-        named = {metric_name("val", k).replace("val/", "global/", 1): v for k, v in _finite(metrics).items()}
+        named = {metric_name("global", k): v for k, v in _finite(metrics).items()}
         self.client.log_batch(run, metrics=[Metric(k, v, now, epoch) for k, v in named.items()])
 
     def _stop_monitor(self) -> None:

@@ -13,7 +13,7 @@ together with the start, lies within 10 mm of it and 2 mm from the skull, and is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -76,13 +76,19 @@ class HyperdenseReference:
     Args:
         brain, bone: boolean masks of the reference, ``[X, Y, Z]``.
         spacing_mm: voxel size along the array axes, in mm.
-        truth: boolean mask of true blood and calcium, same shape; None asks the reader's rule.
+        truth: reads the boolean mask of true blood and calcium, same shape, once a metric asks for it; where it finds none, and
+            without it, the reader's rule is asked.
     """
 
     def __init__(
-        self, brain: np.ndarray, bone: np.ndarray, spacing_mm: Sequence[float], truth: np.ndarray | None = None
+        self,
+        brain: np.ndarray,
+        bone: np.ndarray,
+        spacing_mm: Sequence[float],
+        truth: Callable[[], np.ndarray | None] = lambda: None,
     ) -> None:
-        self.brain, self.bone, self.spacing_mm, self._region = brain, bone, tuple(spacing_mm), truth
+        self.brain, self.bone, self.spacing_mm, self._truth = brain, bone, tuple(spacing_mm), truth
+        self._region: np.ndarray | None = None
         self._space: np.ndarray | None = None
 
     def regions(self, ct_hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +97,8 @@ class HyperdenseReference:
         Args:
             ct_hu: CT in HU, ``[X, Y, Z]``.
         """
+        if self._region is None:
+            self._region = self._truth()
         if self._region is None:
             self._region = readers_region(ct_hu, self.brain, self.bone, self.spacing_mm)
         if self._space is None:

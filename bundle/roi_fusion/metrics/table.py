@@ -154,17 +154,25 @@ def read_rows(output_dir: str | Path) -> list[dict[str, Any]]:
 
 def folder_rows(output_dir: str | Path) -> list[dict[str, Any]]:
     """The exact rows of the finished cases of a folder, by case, as their own folders hold them; none of stale results."""
-    tables = ((folder, read_case_table(folder)) for folder in result_folders(output_dir))
-    found = [(folder, table["rows"]) for folder, table in tables if table is not None]
-    return [row for folder, rows in found if not (read_result(folder) or {"stale": True}).get("stale") for row in rows]
+    return [row for folder in result_folders(output_dir) for row in _own_rows(folder, read_result(folder))]
+
+
+def _own_rows(folder: Path, facts: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The rows that a case's folder holds, given its ``result.json``; none of a stale or missing result."""
+    table = read_case_table(folder) if facts and not facts.get("stale") else None
+    return table["rows"] if table else []
 
 
 def known_rows(output_dir: str | Path) -> list[dict[str, Any]]:
     """The rows of all results in a folder that are not stale: exact ones of :func:`folder_rows`, else those of the table."""
-    exact = folder_rows(output_dir)
-    noted = {printable(row["case"]) for row in exact}
-    facts = {printable(folder.name): read_result(folder) or {} for folder in result_folders(output_dir)}
-    there = {name for name, found in facts.items() if name not in noted and not found.get("stale")}
+    exact: list[dict[str, Any]] = []
+    there: set[str] = set()
+    for folder in result_folders(output_dir):
+        facts = read_result(folder)
+        exact += _own_rows(folder, facts)
+        if not (facts or {}).get("stale"):
+            there.add(printable(folder.name))
+    there -= {printable(row["case"]) for row in exact}
     return exact + [row for row in read_rows(output_dir) if row["case"] in there]
 
 

@@ -17,6 +17,12 @@ from .arguments import expect_there, knobs_elsewhere, with_knobs
 __all__ = ["calibrate", "check", "doctor", "evaluate", "export", "federated", "train"]
 
 
+def _find_shipped_weights(knobs: dict[str, Any]) -> None:
+    """Put the file in the place of the word: where a wheel keeps the weights is nothing to look for."""
+    if knobs.get("initial_weights") == "shipped":
+        knobs["initial_weights"] = str(BUNDLE_ROOT / "models" / "model.pt")
+
+
 @with_knobs("train", "synthesis", "tracking")
 def train(
     *, output: str, dataset_dir: str | None = None, synthesis: bool = False, tracking: bool = False, **knobs: Any
@@ -40,8 +46,7 @@ def train(
     if dataset_dir is None and not synthesis:
         raise InputError("train: expected --dataset_dir, or --synthesis to paint heads, got neither")
     knobs_elsewhere(knobs, synthesis=synthesis, tracking=tracking)
-    if knobs.get("initial_weights") == "shipped":  # where a wheel keeps them is nothing to look for
-        knobs["initial_weights"] = str(BUNDLE_ROOT / "models" / "model.pt")
+    _find_shipped_weights(knobs)
     expect_there(dataset_dir=None if synthesis else dataset_dir)
     expect_there(**{n: knobs.get(n) for n in ("resume", "initial_weights", "label_maps", "lesions")})
     configs = ["train", *(["synthesis"] if synthesis else []), *(["multi_gpu_train"] if "LOCAL_RANK" in os.environ else [])]
@@ -225,9 +230,8 @@ def federated(
         roi-fusion federated --dataset_dirs hospital_a,hospital_b --output F --rounds 10 --tracking
     """
     knobs_elsewhere(knobs, tracking=tracking)
+    _find_shipped_weights(knobs)
     initial_weights = knobs.pop("initial_weights", None)
-    if initial_weights == "shipped":
-        initial_weights = str(BUNDLE_ROOT / "models" / "model.pt")
     for dataset_dir in dataset_dirs:
         expect_there(dataset_dirs=dataset_dir)
     expect_there(initial_weights=initial_weights)

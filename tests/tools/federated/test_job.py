@@ -62,7 +62,7 @@ def weights_sent(folder: Path, number: int, dataset: Path) -> tuple[dict[str, np
 
     from roi_fusion_tools.federated.site import SiteExecutor
 
-    start = torch.load(folder / "flare" / "initial.pt")
+    start = torch.load(folder / "flare" / "initial.pt", weights_only=True)
     context = FLContext()
     context.set_prop(ReservedKey.IDENTITY_NAME, f"site-{number}")
     site = SiteExecutor(str(dataset), str(folder / f"again-{number}"), 1, 1, KNOBS)
@@ -91,7 +91,7 @@ def test_two_sites_in_the_simulator_average_what_each_has_learned(
 
     network = load_weights(RoiFusionNet(), folder / "model.pt", {"scheduler": "ddim"})
     assert record_of(network)["hu_points"] == [-1000, -100, 0, 80, 300, 1500]
-    start = torch.load(folder / "flare" / "initial.pt")
+    start = torch.load(folder / "flare" / "initial.pt", weights_only=True)
     answers = [weights_sent(folder, number, dataset) for number, dataset in enumerate(sites, 1)]
     steps = [answer[1] for answer in answers]
     assert steps == [2, 1]

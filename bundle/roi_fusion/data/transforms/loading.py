@@ -143,9 +143,8 @@ class LoadVolumesd(MapTransform):
             path, shown = str(d[key]), str(d.pop(f"{key}_shown", ""))
             volume = read_volume(path, as_stored=True, role=_ROLES.get(str(key), ""), shown_as=shown)
             d[key] = to_metatensor(volume)
-            d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = shown or str(
-                _first_of(path)
-            )  # of a DICOM series what can be read again
+            # Of a DICOM series this is what can be read again.
+            d[key].meta[ImageMetaKey.FILENAME_OR_OBJ] = shown or str(_first_of(path))
             notices += [f"{volume.source}: {note}" for note in volume.notes]
         for notice in notices:
             _warn_once(notice)
